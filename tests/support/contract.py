@@ -7,8 +7,8 @@ different ways and compares what came out. A stimulus is one of
 - ``(port, bytes)``: a frame for that port,
 - a callable ``(engine, now)``: a command, or an input of an engine that takes something other than frames.
 
-Otherwise only ``poll_timeout``, ``poll_event``, ``poll_transmit(now)``, ``handle_timeout(now)`` and ``statistics()`` are
-used, so engines over datagrams or messages pass the same suite (give ``fuzz`` to say how random bytes reach them).
+Otherwise only ``poll_timeout``, ``poll_event``, ``poll_transmit(now)``, ``handle_timeout(now)`` and ``statistics()``
+are used, so engines over datagrams or messages pass the same suite (give ``fuzz`` to say how random bytes reach them).
 Outputs are compared by ``repr``: an event whose text holds an address is not reproducible and fails.
 """
 
@@ -44,8 +44,8 @@ def check_engine(
     """Check every rule of ``fabric.engine`` on the engines that ``factory`` makes.
 
     Times are integer nanoseconds: stimulus ``k`` comes at ``start + k * spacing``. ``fuzz(engine, data, now)`` hands
-    random bytes to an engine (default: ``handle_frame`` on each of ``ports``). ``close(engine, now)``, if given, ends the
-    engine, which must then be silent. Raises AssertionError with the rule that was broken.
+    random bytes to an engine (default: ``handle_frame`` on each of ``ports``). ``close(engine, now)``, if given, ends
+    the engine, which must then be silent. Raises AssertionError with the rule that was broken.
     """
     run = _Run(factory, stimuli, start, timeout_limit)
     first = run.transcript(spacing)

@@ -1,0 +1,40 @@
+"""What one direction of a link is set to."""
+
+from dataclasses import dataclass
+
+from fabric.units import Duration
+
+DEFAULT_QUEUE = 1000
+"""Frames, as the ``txqueuelen`` of a Linux Ethernet interface."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """Settings of one direction of a link; the other direction has its own.
+
+    Raises ValueError (naming the setting) for a value outside its range.
+    """
+
+    latency: Duration = 0
+    """Propagation time in nanoseconds, from the end of a frame's serialisation to its arrival."""
+    jitter: Duration = 0
+    """Each frame's latency differs by a uniform draw from [-jitter, +jitter] nanoseconds: ``impairments.Jitter``."""
+    loss: float = 0.0
+    """Probability, 0 to 1, that a frame is lost on the wire, independently of all others; see ``impairments.Loss``."""
+    rate: int | None = None
+    """Bits per second at which frames are serialised, counting Ethernet frame bytes without preamble, frame check
+    sequence and gap; ``None`` takes no time."""
+    queue: int = DEFAULT_QUEUE
+    """How many frames may wait while another one is being serialised; one more is dropped. Matters only with a rate."""
+
+    def __post_init__(self) -> None:
+        if self.latency < 0:
+            raise ValueError(f"latency is {self.latency} ns; it must be 0 or more")
+        if self.jitter < 0:
+            raise ValueError(f"jitter is {self.jitter} ns; it must be 0 or more")
+        if not 0 <= self.loss <= 1:
+            raise ValueError(f"loss is {self.loss}; it must be between 0 and 1")
+        if self.rate is not None and self.rate <= 0:
+            raise ValueError(f"rate is {self.rate} bit/s; it must be above 0, or None for no limit")
+        if self.queue < 0:
+            raise ValueError(f"queue is {self.queue} frames; it must be 0 or more")
