@@ -4,8 +4,8 @@ Rules for an impairment:
 
 - It judges a frame by its number (1 for the first frame that ever entered this direction of the link, counting every
   frame, also those that the queue refused) and its bytes, and by nothing else. Its draws come from
-  ``fabric.rng.draws``, keyed by (seed, link name, purpose, frame number). So a frame's fate depends on no other link, on
-  no other impairment and not on how long the setting has been in force.
+  ``fabric.rng.draws``, keyed by (seed, link name, purpose, frame number). So a frame's fate depends on no other link,
+  on no other impairment and not on how long the setting has been in force.
 - Its docstring says what its distribution is.
 - It is built once per ``LinkModel.configure`` and left out when it would do nothing, so it costs nothing when unused.
 
@@ -62,7 +62,7 @@ class Jitter:
     """A uniform draw from the integers -bound ... +bound nanoseconds for each frame, independent between frames.
 
     What the link model makes of it: a total propagation below 0 counts as 0 (only possible when jitter exceeds
-    latency), and a frame never arrives before its predecessor: one that drew a shorter way than the frame just before it
+    latency), and a frame never arrives before its predecessor: one that drew a shorter way than the one just before it
     arrives at the same instant as that frame. Frames that follow each other closer than about 2 x bound therefore bunch
     up, and the mean delay of a dense train lies above the latency.
     """
@@ -78,7 +78,7 @@ class Jitter:
 
 
 def active_impairments(settings: LinkSettings, link: str, seed: int) -> tuple[Impairment, ...]:
-    """The impairments that ``settings`` ask for, in the order in which they judge; those without effect are left out."""
+    """The impairments that ``settings`` ask for, in judging order; those without effect are left out."""
     active: list[Impairment] = []
     if settings.loss > 0:
         active.append(Loss(settings.loss, draws(seed, f"link/{link}/loss")))
