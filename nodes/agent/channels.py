@@ -1,0 +1,216 @@
+"""All data channels of an agent: one reading task each, and a writing task only while a process is slow to read."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import trio
+
+from fabric.ids import SocketHandle
+from fabric.units import Instant
+from nodes.agent.data_channel import DataChannel
+from provider.errors import WsaError
+from provider.sockets_switch import events
+from provider.stack import HostStack
+
+T = TypeVar("T")
+GIVE_AT_ONCE = 1 << 17
+
+
+class Driver(Protocol):
+    """See :class:`nodes.agent.applications.Driver`."""
+
+    def command(self, function: Callable[[Instant], T]) -> T: ...
+
+
+class _Channel:
+    """A data channel and what its tasks wait for."""
+
+    def __init__(self, s: SocketHandle) -> None:
+        self.s = s
+        self.pair = DataChannel()
+        self.is_open = False
+        self.space = trio.Event()
+        self.writing = False
+        self.finished = False
+        """The process's sending direction has been read to its end."""
+
+
+class Channels:
+    """Commands of the application server and events of the stack, turned into bytes."""
+
+    def __init__(self, stack: HostStack, driver: Driver) -> None:
+        self._stack = stack
+        self._half = stack.half
+        self._driver = driver
+        self._channels: dict[SocketHandle, _Channel] = {}
+        self._returned: dict[SocketHandle, None] = {}
+        self.nursery: trio.Nursery
+
+    # ------------------------------------------------------- for the application server
+
+    def create(self, s: SocketHandle) -> int:
+        """A new channel for ``s``, not yet writable; returns the process's end."""
+        channel = self._channels[s] = _Channel(s)
+        return channel.pair.process_end.fileno()
+
+    def open(self, s: SocketHandle) -> None:
+        """Bytes may move."""
+        channel = self._channels.get(s)
+        if channel is None or channel.is_open:
+            return
+        descriptor = self._half.core.descriptors.get(s)
+        if descriptor is None or not descriptor.has_channel:
+            channel.pair.reset()
+            return
+        channel.is_open = True
+        channel.pair.open()
+        self.nursery.start_soon(self._read, channel)
+        self._driver.command(lambda now: self._give(channel, now))
+
+    def finish_sending(self, s: SocketHandle) -> None:
+        """The process shuts its sending direction down: the reading task finds the end after the last byte."""
+        channel = self._channels.get(s)
+        if channel is not None and channel.is_open and not channel.pair.closed:
+            channel.pair.finish_sending()
+
+    def has_returned(self, s: SocketHandle) -> bool:
+        """Whether a fresh channel waits for the process to fetch it."""
+        return s in self._returned
+
+    def take_returned(self, s: SocketHandle) -> int | None:
+        """The fresh channel's process end, once."""
+        if s not in self._returned:
+            return None
+        del self._returned[s]
+        return self._channels[s].pair.process_end.fileno()
+
+    def discard(self, s: SocketHandle) -> None:
+        """The descriptor is closed."""
+        self._returned.pop(s, None)
+        channel = self._channels.pop(s, None)
+        if channel is not None and not channel.pair.closed:
+            self._close(channel, channel.pair.close)
+
+    def close_all(self) -> None:
+        """The agent ends."""
+        for channel in self._channels.values():
+            if not channel.pair.closed:
+                channel.pair.close()
+
+    # ------------------------------------------------------------------ events of the stack
+
+    def on_event(self, event: object, now: Instant) -> None:
+        """One event that concerns a channel."""
+        s: SocketHandle = event.s  # type: ignore[attr-defined]
+        if isinstance(event, events.RevokeChannel):
+            self._revoke(s, now)
+            return
+        if isinstance(event, events.ControlReturned):
+            self._revive(s)
+            return
+        channel = self._channels.get(s)
+        if channel is None or channel.pair.closed:
+            return
+        if isinstance(event, events.Readable | events.PeerFinished):
+            if channel.is_open:
+                self._give(channel, now)
+        elif isinstance(event, events.Writable):
+            channel.space.set()
+        elif isinstance(event, events.ChannelOpened):
+            self.open(s)
+        elif isinstance(event, events.ConnectionWaiting):
+            channel.pair.signal_waiting()
+        elif isinstance(event, events.ChannelReset):
+            self._give(channel, now)
+            self._close(channel, channel.pair.reset)
+        elif isinstance(event, events.ConnectFailed):
+            self._close(channel, channel.pair.reset)
+
+    def _revoke(self, s: SocketHandle, now: Instant) -> None:
+        channel = self._channels.get(s)
+        if channel is None or channel.pair.closed or not channel.is_open:
+            self._half.channel_revoked(s, b"", b"", False, now)
+        else:
+            trio.lowlevel.notify_closing(channel.pair.agent_end)
+            found = channel.pair.revoke()
+            channel.space.set()
+            finished = found.finished and not channel.finished
+            self._half.channel_revoked(s, found.accepted, found.unread, finished, now)
+        descriptor = self._half.core.descriptors.get(s)
+        if descriptor is None or descriptor.exited:
+            self.discard(s)
+        self._stack.settle(now)
+
+    def _revive(self, s: SocketHandle) -> None:
+        """Control returned: a fresh channel, which the process fetches with ``reattach``."""
+        self._channels[s] = _Channel(s)
+        self._returned[s] = None
+        self.open(s)
+
+    # ---------------------------------------------------------------------------- moving bytes
+
+    async def _read(self, channel: _Channel) -> None:
+        """From the process to the session, as far as the session takes."""
+        s, pair, half = channel.s, channel.pair, self._half
+        while not pair.closed:
+            space = half.send_space(s)
+            if not space:
+                channel.space = trio.Event()
+                await channel.space.wait()
+                continue
+            data = pair.take(space)
+            if data is None:
+                try:
+                    await trio.lowlevel.wait_readable(pair.agent_end)
+                except trio.ClosedResourceError:
+                    return
+            elif data:
+                self._driver.command(lambda now, data=data: half.send(s, data, now))
+                await trio.lowlevel.checkpoint()
+            else:
+                channel.finished = True
+                self._driver.command(lambda now: self._finish(channel, now))
+                return
+
+    def _finish(self, channel: _Channel, now: Instant) -> None:
+        descriptor = self._half.core.descriptors.get(channel.s)
+        if descriptor is None or not descriptor.has_channel:
+            return
+        try:
+            self._half.shutdown_send(descriptor.owner.process, channel.s, now)
+        except WsaError:
+            return  # the connection went away in the meantime; the process hears that on its descriptor
+
+    def _give(self, channel: _Channel, now: Instant) -> None:
+        """From the session to the process, as much as its pair takes."""
+        half, pair, s = self._half, channel.pair, channel.s
+        while not pair.closed:
+            data = half.peek(s, GIVE_AT_ONCE)
+            if not data:
+                break
+            count = pair.give(data)
+            if count:
+                half.consume(s, count, now)
+            if count < len(data):
+                if not channel.writing:
+                    channel.writing = True
+                    self.nursery.start_soon(self._write, channel)
+                return
+        if s in half.core.descriptors and half.peer_finished(s):
+            pair.show_end()
+
+    async def _write(self, channel: _Channel) -> None:
+        """Wait until a slow process has read, then go on."""
+        try:
+            await trio.lowlevel.wait_writable(channel.pair.agent_end)
+        except trio.ClosedResourceError:
+            return
+        finally:
+            channel.writing = False
+        if not channel.pair.closed:
+            self._driver.command(lambda now: self._give(channel, now))
+
+    def _close(self, channel: _Channel, how: Callable[[], None]) -> None:
+        trio.lowlevel.notify_closing(channel.pair.agent_end)
+        how()
+        channel.space.set()

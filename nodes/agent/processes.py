@@ -1,0 +1,63 @@
+"""Who is at the other end of an AF_UNIX socket, by the kernel's word: pid, start time, and a pidfd that tells of its end."""
+
+import os
+import select
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from fabric.ids import ProcessInstance
+
+_UCRED = struct.Struct("3i")
+
+
+class NoSuchProcess(Exception):
+    """The process ended before it could be identified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Kernel credentials of a connected peer."""
+
+    process: ProcessInstance
+    uid: int
+    pidfd: int
+
+
+def start_time(pid: int) -> int:
+    """Field 22 of ``/proc/PID/stat``: clock ticks since boot. NoSuchProcess if there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError as error:
+        raise NoSuchProcess(f"process {pid} does not exist") from error
+    state, *rest = text.rpartition(")")[2].split()
+    if state == "Z":
+        raise NoSuchProcess(f"process {pid} has ended")
+    return int(rest[18])
+
+
+def instance_of(pid: int) -> ProcessInstance:
+    """The process that has this pid now; NoSuchProcess if none has."""
+    if not 0 < pid <= 0x7FFFFFFF:
+        raise NoSuchProcess(f"{pid} is no process id")
+    return ProcessInstance(pid, start_time(pid))
+
+
+def identify(connection: socket.socket) -> Peer:
+    """The process that connected. The pidfd is opened first and checked last, so a reused pid cannot slip in."""
+    pid, uid, _gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        raise NoSuchProcess(f"process {pid} does not exist") from error
+    try:
+        process = instance_of(pid)
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        if poller.poll(0):
+            raise NoSuchProcess(f"process {pid} has ended")
+    except BaseException:
+        os.close(pidfd)
+        raise
+    return Peer(process, uid, pidfd)

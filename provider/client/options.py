@@ -1,0 +1,19 @@
+"""The host's own numbers of socket options (``socket.SO_KEEPALIVE``) and Winsock's, which the agent keeps."""
+
+import socket as stdlib
+
+from provider import constants as c
+
+TO_WINSOCK: dict[tuple[int, int], tuple[int, int]] = {
+    (stdlib.SOL_SOCKET, stdlib.SO_DEBUG): (c.SOL_SOCKET, c.SO_DEBUG),
+    (stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR): (c.SOL_SOCKET, c.SO_REUSEADDR),
+    (stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE): (c.SOL_SOCKET, c.SO_KEEPALIVE),
+    (stdlib.SOL_SOCKET, stdlib.SO_DONTROUTE): (c.SOL_SOCKET, c.SO_DONTROUTE),
+    (stdlib.SOL_SOCKET, stdlib.SO_OOBINLINE): (c.SOL_SOCKET, c.SO_OOBINLINE),
+    (stdlib.SOL_SOCKET, stdlib.SO_SNDBUF): (c.SOL_SOCKET, c.SO_SNDBUF),
+    (stdlib.SOL_SOCKET, stdlib.SO_RCVBUF): (c.SOL_SOCKET, c.SO_RCVBUF),
+    (stdlib.SOL_SOCKET, stdlib.SO_ERROR): (c.SOL_SOCKET, c.SO_ERROR),
+    (stdlib.SOL_SOCKET, stdlib.SO_TYPE): (c.SOL_SOCKET, c.SO_TYPE),
+    (stdlib.SOL_SOCKET, stdlib.SO_ACCEPTCONN): (c.SOL_SOCKET, c.SO_ACCEPTCONN),
+    (stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY): (c.IPPROTO_TCP, 1),
+}

@@ -1,0 +1,73 @@
+"""One connection as the proxy driver knows it: a queue pair, its communication id, and the receives between the two worlds.
+
+The provider instance that controls the socket posts receives and is told of completions. When control moves, the
+instance's receives are taken back (they complete with success and zero bytes, winsock-direct.md 1.10) but the queue pair's stay
+posted: whatever the peer still sends lands in ``arrived`` and goes to the next controller's receives one to one, in order.
+So a change of control never makes the adapter answer "receiver not ready", and no message can fall between two processes.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from fabric.ids import CommId
+from fabric.rc.queue_pair import QueuePair
+from fabric.units import Instant
+from provider.errors import WsaErrno
+from provider.spi import Overlapped
+
+
+class EndpointState(Enum):
+    """Where an endpoint stands; moves only forward."""
+
+    CONNECTING = "connecting"
+    ACCEPTING = "accepting"
+    CONNECTED = "connected"
+    DISCONNECTING = "disconnecting"
+    GONE = "gone"
+
+
+class EndpointOwner(Protocol):
+    """The provider instance's socket that controls an endpoint now."""
+
+    def on_connected(self, callee_data: bytes, now: Instant) -> None:
+        """The connection is up (FD_CONNECT without error)."""
+        ...
+
+    def on_connect_failed(self, error: WsaErrno, now: Instant) -> None:
+        """The connection never came up."""
+        ...
+
+    def on_complete(self, overlapped: Overlapped, error: WsaErrno | None, transferred: int, now: Instant) -> None:
+        """A send or receive has ended."""
+        ...
+
+    def on_connection_lost(self, error: WsaErrno, now: Instant) -> None:
+        """The connection ended without our asking."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """State of one connection; the proxy driver is the only one that changes it."""
+
+    number: int
+    queue_pair: QueuePair
+    remote_ip: bytes
+    owner: EndpointOwner | None
+    state: EndpointState
+    expected_psn: int
+    """The PSN that we expect first; what our REQ or REP calls starting PSN."""
+    comm_id: CommId = CommId(0)
+    callee_data: bytes = b""
+    sends: deque[Overlapped] = field(default_factory=deque)
+    """Sends under way, oldest first: reliable connections complete in order."""
+    waiting: deque[Overlapped] = field(default_factory=deque)
+    """Receives of the controlling instance that have no message yet."""
+    arrived: deque[bytes] = field(default_factory=deque)
+    """Messages that came while nobody had a receive waiting."""
+    posted: int = 0
+    """Receives outstanding on the queue pair."""
+    lost: WsaErrno | None = None
+    """Why the connection ended, for the owner that comes later."""

@@ -1,0 +1,439 @@
+"""The proxy driver: the host's one gate to the fabric, shared by the provider instances of all its processes.
+
+It owns the channel adapter and the connection manager, gives every connection an :class:`Endpoint`, and is where a
+connection goes on living while control of its socket is between two processes. Provider instances call it; it answers
+through the owner of the endpoint, synchronously, inside ``handle_frame``, ``handle_timeout`` or the command itself.
+
+Set-up, with the data that the session protocol exchanges on the way:
+
+==================  ==========================================  ================================================
+who                 wire                                        here
+==================  ==========================================  ================================================
+active side         REQ (caller data: SDP Hello)                ``connect``; queue pair INIT
+passive side        REQ arrives                                 a ``Request`` waits at the listener
+passive side        REP (callee data: SDP HelloAck)             ``accept``: queue pair RTR and RTS; the REP leaves when
+                                                                the caller's command ends, so after receives are posted
+active side         RTU                                         REP arrives: RTR, RTS, ``on_connected`` (the owner posts
+                                                                its receives in it), then the RTU
+==================  ==========================================  ================================================
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fabric.cm.manager import (
+    ConnectFailed,
+    ConnectionManager,
+    Disconnected,
+    Established,
+    Rejected,
+    ReplyReceived,
+    RequestReceived,
+    TimewaitEnded,
+)
+from fabric.engine import Transmit
+from fabric.ids import CommId
+from fabric.rc.adapter import ChannelAdapter, DatagramReceived, QueuePairEvent
+from fabric.rc.qp_state import QpState
+from fabric.rc.queue_pair import CommunicationEstablished, Completion, FatalError
+from fabric.rc.work import CompletionStatus, ReceiveWorkRequest, SendWorkRequest, WorkCompletion
+from fabric.rng import Stream
+from fabric.units import Instant
+from fabric.wire.cm import RejectReason, sdp_service_id
+from provider.errors import WsaErrno, WsaError
+from provider.san_provider.endpoint import Endpoint, EndpointOwner, EndpointState
+from provider.spi import Overlapped
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """How connections of this host are made; the units are InfiniBand's codes where it has them."""
+
+    path_mtu: int = 4096
+    ack_timeout: int = 15
+    """Local ACK timeout code t: 4.096 us * 2^t, here 134 ms."""
+    retry_count: int = 7
+    rnr_retry: int = 7
+    min_rnr_timer: int = 12
+    """RNR timer code: 0.64 ms."""
+    message_size: int = 32_768
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A connection request waiting at a listener."""
+
+    comm_id: CommId
+    remote_ip: bytes
+    caller_data: bytes
+    remote_qpn: int
+    starting_psn: int
+    path_mtu: int
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """A port that accepts connection requests."""
+
+    port: int
+    backlog: int
+    on_request: Callable[[Instant], None]
+    requests: deque[Request] = field(default_factory=deque)
+
+
+class ProxyDriver:
+    """See the module text. Frames go in and out on port 0."""
+
+    def __init__(self, adapter: ChannelAdapter, manager: ConnectionManager, config: ProxyConfig, rng: Stream) -> None:
+        self.adapter = adapter
+        self.manager = manager
+        self.config = config
+        self._rng = rng
+        self._listeners: dict[int, Listener] = {}
+        self._endpoints: dict[int, Endpoint] = {}
+        self._by_comm_id: dict[CommId, Endpoint] = {}
+        self._by_qpn: dict[int, Endpoint] = {}
+        self._replies: deque[Endpoint] = deque()
+        self._next_number = 1
+
+    # ---------------------------------------------------------------- input
+
+    def handle_frame(self, port: int, frame: bytes, now: Instant) -> None:
+        """A frame from the fabric."""
+        self.adapter.handle_frame(port, frame, now)
+        self._drain(now)
+
+    def handle_timeout(self, now: Instant) -> None:
+        """Overdue work of adapter and connection manager."""
+        self.adapter.handle_timeout(now)
+        self.manager.handle_timeout(now)
+        self._drain(now)
+
+    # ------------------------------------------------------------- commands
+
+    def listen(self, port: int, backlog: int, on_request: Callable[[Instant], None]) -> Listener:
+        """Take connection requests for ``port``; ``backlog`` bounds those that wait. WSAEADDRINUSE if it is taken."""
+        if port in self._listeners:
+            raise WsaError(WsaErrno.WSAEADDRINUSE, f"port {port} already has a listener")
+        listener = Listener(port, backlog, on_request)
+        self._listeners[port] = listener
+        self.manager.listen(sdp_service_id(port))
+        return listener
+
+    def unlisten(self, listener: Listener, now: Instant) -> None:
+        """Stop listening; requests that still wait are refused."""
+        if self._listeners.pop(listener.port, None) is None:
+            return
+        self.manager.unlisten(sdp_service_id(listener.port))
+        while listener.requests:
+            self.refuse(listener.requests.popleft(), now)
+        self._drain(now)
+
+    def refuse(self, request: Request, now: Instant) -> None:
+        """Turn a waiting request down: its peer's connect fails with WSAECONNREFUSED."""
+        self.manager.reject(request.comm_id, RejectReason.CONSUMER_DEFINED, now=now)
+        self._drain(now)
+
+    def accept(self, request: Request, owner: EndpointOwner, callee_data: bytes, now: Instant) -> Endpoint:
+        """Make a connection of a waiting request. The reply leaves with the next ``poll_transmit``."""
+        endpoint = self._new_endpoint(request.remote_ip, owner, EndpointState.ACCEPTING)
+        endpoint.comm_id = request.comm_id
+        endpoint.callee_data = callee_data
+        self._by_comm_id[request.comm_id] = endpoint
+        self._bring_up(endpoint, request.remote_qpn, request.starting_psn, request.path_mtu, now)
+        self._replies.append(endpoint)
+        return endpoint
+
+    def connect(self, remote_ip: bytes, port: int, owner: EndpointOwner, caller_data: bytes, now: Instant) -> Endpoint:
+        """Begin a connection; the owner hears ``on_connected`` or ``on_connect_failed``.
+
+        Raises WSAEHOSTUNREACH for an address that is not on this fabric.
+        """
+        if not self.adapter.reaches(remote_ip):
+            raise WsaError(WsaErrno.WSAEHOSTUNREACH, f"no host of this fabric has the address {_text(remote_ip)}")
+        endpoint = self._new_endpoint(remote_ip, owner, EndpointState.CONNECTING)
+        endpoint.comm_id = self.manager.connect(
+            remote_ip,
+            sdp_service_id(port),
+            local_qpn=endpoint.queue_pair.qpn,
+            starting_psn=endpoint.expected_psn,
+            path_mtu=self.config.path_mtu,
+            private_data=caller_data,
+            retry_count=self.config.retry_count,
+            rnr_retry=self.config.rnr_retry,
+            ack_timeout=self.config.ack_timeout,
+            local_ip=self.adapter.ip,
+            now=now,
+        )
+        self._by_comm_id[endpoint.comm_id] = endpoint
+        self._drain(now)
+        return endpoint
+
+    def send(self, endpoint: Endpoint, overlapped: Overlapped, now: Instant) -> None:
+        """Send one message; completes through the owner."""
+        if endpoint.state not in (EndpointState.CONNECTED, EndpointState.ACCEPTING):
+            raise WsaError(endpoint.lost or WsaErrno.WSAENOTCONN, "the connection is not up")
+        endpoint.sends.append(overlapped)
+        self.adapter.post_send(endpoint.queue_pair.qpn, SendWorkRequest(0, overlapped.data), now)
+
+    def receive(self, endpoint: Endpoint, overlapped: Overlapped, now: Instant) -> None:
+        """Post one receive for the controlling instance; a message that already arrived completes it at once."""
+        if endpoint.arrived:
+            data = endpoint.arrived.popleft()
+            overlapped.data = data
+            if endpoint.owner is not None:
+                endpoint.owner.on_complete(overlapped, None, len(data), now)
+            return
+        if endpoint.lost is not None:
+            raise WsaError(endpoint.lost, "the connection is gone")
+        endpoint.waiting.append(overlapped)
+        if len(endpoint.waiting) > endpoint.posted:
+            self._post_receive(endpoint, now)
+
+    def take_back_receives(self, endpoint: Endpoint, now: Instant) -> None:
+        """Complete the controlling instance's receives with success and zero bytes; the queue pair keeps its own."""
+        waiting = list(endpoint.waiting)
+        endpoint.waiting.clear()
+        for overlapped in waiting:
+            if endpoint.owner is not None:
+                endpoint.owner.on_complete(overlapped, None, 0, now)
+
+    def has_sends(self, endpoint: Endpoint) -> bool:
+        """Whether messages are still unacknowledged by the peer's adapter."""
+        return bool(endpoint.sends)
+
+    def disconnect(self, endpoint: Endpoint, now: Instant) -> None:
+        """Tear the connection down (DREQ); safe to call in any state and again."""
+        if endpoint.state in (EndpointState.DISCONNECTING, EndpointState.GONE):
+            endpoint.owner = None
+            return
+        endpoint.owner = None
+        was, endpoint.state = endpoint.state, EndpointState.DISCONNECTING
+        if endpoint in self._replies:
+            self._replies.remove(endpoint)
+            self.manager.reject(endpoint.comm_id, RejectReason.CONSUMER_DEFINED, now=now)
+        elif was is EndpointState.CONNECTING:
+            self.manager.abandon(endpoint.comm_id, now)
+        else:
+            self.manager.disconnect(endpoint.comm_id, now)
+        self._remove_queue_pair(endpoint, now)
+        self._drain(now)
+
+    # --------------------------------------------------------------- output
+
+    def poll_transmit(self, now: Instant) -> Transmit | None:
+        """The next frame for the fabric."""
+        if self._replies:
+            self._send_replies(now)
+        while (datagram := self.manager.poll_transmit(now)) is not None:
+            self.adapter.send_datagram(datagram.remote_ip, datagram.mad, now)
+        return self.adapter.poll_transmit(now)
+
+    def poll_timeout(self) -> Instant | None:
+        """The earlier deadline of adapter and connection manager."""
+        adapter, manager = self.adapter.poll_timeout(), self.manager.poll_timeout()
+        if adapter is None or manager is None:
+            return manager if adapter is None else adapter
+        return min(adapter, manager)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Every endpoint that still holds resources, oldest first."""
+        return list(self._endpoints.values())
+
+    # -------------------------------------------------------------- private
+
+    def _new_endpoint(self, remote_ip: bytes, owner: EndpointOwner, state: EndpointState) -> Endpoint:
+        queue_pair = self.adapter.create_queue_pair()
+        queue_pair.modify(QpState.INIT)
+        endpoint = Endpoint(self._next_number, queue_pair, remote_ip, owner, state, self._rng.getrandbits(24))
+        self._next_number += 1
+        self._endpoints[endpoint.number] = endpoint
+        self._by_qpn[queue_pair.qpn] = endpoint
+        return endpoint
+
+    def _bring_up(self, endpoint: Endpoint, remote_qpn: int, send_psn: int, path_mtu: int, now: Instant) -> None:
+        """INIT -> RTR -> RTS with what the peer told us."""
+        self.adapter.connect_queue_pair(
+            endpoint.queue_pair.qpn,
+            remote_ip=endpoint.remote_ip,
+            remote_qpn=remote_qpn,
+            path_mtu=min(path_mtu, self.config.path_mtu),
+            rq_psn=endpoint.expected_psn,
+            min_rnr_timer=self.config.min_rnr_timer,
+        )
+        endpoint.queue_pair.modify(
+            QpState.RTS,
+            sq_psn=send_psn,
+            timeout=self.config.ack_timeout,
+            retry_count=self.config.retry_count,
+            rnr_retry=self.config.rnr_retry,
+        )
+
+    def _post_receive(self, endpoint: Endpoint, now: Instant) -> None:
+        endpoint.posted += 1
+        self.adapter.post_receive(endpoint.queue_pair.qpn, ReceiveWorkRequest(0, self.config.message_size), now)
+
+    def _send_replies(self, now: Instant) -> None:
+        while self._replies:
+            endpoint = self._replies.popleft()
+            self.manager.accept(
+                endpoint.comm_id,
+                local_qpn=endpoint.queue_pair.qpn,
+                starting_psn=endpoint.expected_psn,
+                private_data=endpoint.callee_data,
+                rnr_retry=self.config.rnr_retry,
+                now=now,
+            )
+
+    def _drain(self, now: Instant) -> None:
+        """Carry events between adapter, connection manager and owners until nothing moves."""
+        poll_adapter, poll_manager = self.adapter.poll_event, self.manager.poll_event
+        while True:
+            event = poll_adapter()
+            if event is not None:
+                if type(event) is QueuePairEvent:
+                    self._on_queue_pair_event(event, now)
+                elif type(event) is DatagramReceived:
+                    self.manager.handle_mad(event.source_ip, event.payload, now)
+                continue
+            cm_event = poll_manager()
+            if cm_event is None:
+                return
+            self._on_manager_event(cm_event, now)
+
+    def _on_queue_pair_event(self, event: QueuePairEvent, now: Instant) -> None:
+        endpoint = self._by_qpn.get(event.qpn)
+        if endpoint is None:
+            return
+        what = event.event
+        if type(what) is Completion:
+            self._on_completion(endpoint, what.completion, now)
+        elif type(what) is CommunicationEstablished:
+            self.manager.comm_established(endpoint.comm_id, now)
+        elif type(what) is FatalError:
+            self._lose(endpoint, _errno_of(what.status), now)
+
+    def _on_completion(self, endpoint: Endpoint, completion: WorkCompletion, now: Instant) -> None:
+        failed = completion.status is not CompletionStatus.SUCCESS
+        if completion.opcode == "send":
+            overlapped = endpoint.sends.popleft()
+            if endpoint.owner is not None:
+                error = WsaErrno.WSAECONNRESET if failed else None
+                endpoint.owner.on_complete(overlapped, error, len(overlapped.data), now)
+            return
+        endpoint.posted -= 1
+        if failed:
+            return  # the loss of the connection is told once, by _lose
+        if endpoint.waiting:
+            overlapped = endpoint.waiting.popleft()
+            overlapped.data = completion.data
+            if endpoint.owner is not None:
+                endpoint.owner.on_complete(overlapped, None, len(completion.data), now)
+        else:
+            endpoint.arrived.append(completion.data)
+
+    def _on_manager_event(self, event: object, now: Instant) -> None:
+        if isinstance(event, RequestReceived):
+            self._on_request(event, now)
+            return
+        comm_id: CommId = event.comm_id  # type: ignore[attr-defined]
+        endpoint = self._by_comm_id.get(comm_id)
+        if endpoint is None:
+            for listener in self._listeners.values():  # a request may be withdrawn before it is accepted
+                if isinstance(event, ConnectFailed | Rejected | Disconnected):
+                    listener.requests = deque(r for r in listener.requests if r.comm_id != comm_id)
+            return
+        if isinstance(event, ReplyReceived):
+            reply = event.reply
+            self._bring_up(endpoint, reply.local_qpn, reply.starting_psn, self.config.path_mtu, now)
+            endpoint.state = EndpointState.CONNECTED
+            owner = endpoint.owner
+            if owner is not None:
+                owner.on_connected(bytes(reply.private_data), now)
+            self.manager.ready(comm_id, now)
+        elif isinstance(event, Established):
+            if endpoint.state is EndpointState.ACCEPTING:
+                endpoint.state = EndpointState.CONNECTED
+                if endpoint.owner is not None:
+                    endpoint.owner.on_connected(b"", now)
+        elif isinstance(event, Rejected):
+            self._fail_connect(endpoint, _errno_of_reject(event.reason), now)
+        elif isinstance(event, ConnectFailed):
+            self._fail_connect(endpoint, WsaErrno.WSAETIMEDOUT, now)
+        elif isinstance(event, Disconnected):
+            if endpoint.state in (EndpointState.CONNECTED, EndpointState.ACCEPTING):
+                self._lose(endpoint, WsaErrno.WSAECONNRESET, now)
+        elif isinstance(event, TimewaitEnded):
+            self._forget(endpoint, now)
+
+    def _on_request(self, event: RequestReceived, now: Instant) -> None:
+        request = event.request
+        waiting = Request(
+            event.comm_id,
+            event.remote_ip,
+            bytes(request.private_data),
+            request.local_qpn,
+            request.starting_psn,
+            request.path_mtu,
+        )
+        listener = self._listeners.get(event.service_id & 0xFFFF)
+        if listener is None or len(listener.requests) >= listener.backlog:
+            self.refuse(waiting, now)
+            return
+        listener.requests.append(waiting)
+        listener.on_request(now)
+
+    def _fail_connect(self, endpoint: Endpoint, error: WsaErrno, now: Instant) -> None:
+        owner, endpoint.owner = endpoint.owner, None
+        accepting = endpoint.state is EndpointState.ACCEPTING
+        endpoint.state = EndpointState.GONE
+        endpoint.lost = error
+        self._remove_queue_pair(endpoint, now)
+        self._forget(endpoint, now)
+        if owner is not None:
+            if accepting:
+                owner.on_connection_lost(WsaErrno.WSAECONNRESET, now)
+            else:
+                owner.on_connect_failed(error, now)
+
+    def _lose(self, endpoint: Endpoint, error: WsaErrno, now: Instant) -> None:
+        """The connection ended from outside: tell the owner once, keep what arrived for it to read."""
+        if endpoint.lost is not None or endpoint.state not in (EndpointState.CONNECTED, EndpointState.ACCEPTING):
+            return
+        endpoint.lost = error
+        endpoint.state = EndpointState.DISCONNECTING
+        self.manager.disconnect(endpoint.comm_id, now)
+        owner = endpoint.owner
+        self._remove_queue_pair(endpoint, now)
+        if owner is not None:
+            owner.on_connection_lost(error, now)
+
+    def _remove_queue_pair(self, endpoint: Endpoint, now: Instant) -> None:
+        if self._by_qpn.pop(endpoint.queue_pair.qpn, None) is not None:
+            self.adapter.destroy_queue_pair(endpoint.queue_pair.qpn)
+            endpoint.sends.clear()
+            endpoint.posted = 0
+
+    def _forget(self, endpoint: Endpoint, now: Instant) -> None:
+        self._endpoints.pop(endpoint.number, None)
+        self._by_comm_id.pop(endpoint.comm_id, None)
+        endpoint.state = EndpointState.GONE
+
+
+def _errno_of(status: CompletionStatus) -> WsaErrno:
+    """What an application hears when the transport gives up: silence is a reset, as a SAN reports it."""
+    return WsaErrno.WSAECONNABORTED if status is CompletionStatus.LOCAL_LENGTH_ERROR else WsaErrno.WSAECONNRESET
+
+
+def _errno_of_reject(reason: int) -> WsaErrno:
+    """winsock-direct.md 1.5: nobody listens -> WSAECONNRESET; the peer refused -> WSAECONNREFUSED; else WSAETIMEDOUT."""
+    if reason == RejectReason.INVALID_SERVICE_ID:
+        return WsaErrno.WSAECONNRESET
+    if reason in (RejectReason.CONSUMER_DEFINED, RejectReason.NO_RESOURCES):
+        return WsaErrno.WSAECONNREFUSED
+    return WsaErrno.WSAETIMEDOUT
+
+
+def _text(ip: bytes) -> str:
+    return ".".join(map(str, ip)) if len(ip) == 4 else ip.hex(":", 2)

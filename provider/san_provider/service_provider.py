@@ -1,0 +1,371 @@
+"""The SAN service provider as one process sees it: the SPI of Windows Sockets Direct on top of the proxy driver.
+
+A descriptor moves CREATED -> BOUND -> CONNECTING | LISTENING -> CONNECTED, and from there to DUPLICATED (control is elsewhere;
+only ``close_socket`` and ``reclaim`` are meaningful) or DISCONNECTED. Its number stays taken until ``close_socket``,
+whatever happened to its resources (statement 115).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import count
+
+from fabric.ids import ProcessInstance, SocketDescriptor, SocketHandle
+from fabric.units import Instant
+from provider import constants as c
+from provider.catalog import SAN_ENTRY
+from provider.errors import WsaErrno, WsaError
+from provider.protocol_info import WSAPROTOCOL_INFOW
+from provider.san_provider.endpoint import Endpoint
+from provider.san_provider.parking import Parked, ParkingTable
+from provider.san_provider.proxy_driver import Listener, ProxyDriver
+from provider.spi import (
+    Address,
+    CallerId,
+    Condition,
+    ConditionResult,
+    NetworkEvent,
+    NetworkEvents,
+    Overlapped,
+    UpcallTable,
+)
+
+VERSION_2_2 = 0x0202
+DESCRIPTORS_MAX = 4096
+"""Descriptors of one provider instance; WSAEMFILE beyond."""
+
+
+class SocketState(Enum):
+    """See the module text."""
+
+    CREATED = "created"
+    BOUND = "bound"
+    CONNECTING = "connecting"
+    LISTENING = "listening"
+    CONNECTED = "connected"
+    DUPLICATED = "duplicated"
+    DISCONNECTED = "disconnected"
+
+
+@dataclass(slots=True, eq=False)
+class SanSocket:
+    """What the provider keeps per descriptor; also the owner of an endpoint while it controls it."""
+
+    provider: "SanServiceProvider"
+    descriptor: SocketDescriptor
+    handle: SocketHandle
+    state: SocketState = SocketState.CREATED
+    local: Address | None = None
+    remote: Address | None = None
+    options: dict[int, int] = field(default_factory=dict)
+    endpoint: Endpoint | None = None
+    listener: Listener | None = None
+    selected: NetworkEvent = NetworkEvent(0)
+    recorded: dict[NetworkEvent, int] = field(default_factory=dict)
+    callee_data: bytes = b""
+
+    def on_connected(self, callee_data: bytes, now: Instant) -> None:
+        """The proxy driver: the connection is up."""
+        if self.state is SocketState.CONNECTING:
+            self.state = SocketState.CONNECTED
+            self.callee_data = callee_data
+            self.record(NetworkEvent.FD_CONNECT, 0)
+
+    def on_connect_failed(self, error: WsaErrno, now: Instant) -> None:
+        """The proxy driver: it never came up."""
+        self.state = SocketState.DISCONNECTED
+        self.endpoint = None
+        self.record(NetworkEvent.FD_CONNECT, int(error))
+
+    def on_complete(self, overlapped: Overlapped, error: WsaErrno | None, transferred: int, now: Instant) -> None:
+        """The proxy driver: an operation has ended."""
+        overlapped.done, overlapped.error, overlapped.transferred = True, int(error or 0), transferred
+        if overlapped.notify:
+            self.provider.upcalls.WPUCompleteOverlappedRequest(self.handle, overlapped, overlapped.error, transferred)
+
+    def on_connection_lost(self, error: WsaErrno, now: Instant) -> None:
+        """The proxy driver: the connection is gone; receives fail, the descriptor stays until it is closed."""
+        self.state = SocketState.DISCONNECTED
+        endpoint = self.endpoint
+        if endpoint is None:
+            return
+        failed = list(endpoint.waiting) or [Overlapped()]  # at least one completion, so that the loss is heard
+        endpoint.waiting.clear()
+        for overlapped in failed:
+            self.on_complete(overlapped, error, 0, now)
+
+    def record(self, event: NetworkEvent, error: int) -> None:
+        """Keep a network event for WSPEnumNetworkEvents and signal it."""
+        if event & self.selected:
+            self.recorded[event] = error
+            self.provider.upcalls.signal_event(self.handle)
+
+
+class SanServiceProvider:
+    """One instance of the SAN provider (:class:`provider.spi.ServiceProvider`)."""
+
+    def __init__(self, process: ProcessInstance, proxy: ProxyDriver, parking: ParkingTable) -> None:
+        self.process = process
+        self._proxy = proxy
+        self._parking = parking
+        self._sockets: dict[SocketDescriptor, SanSocket] = {}
+        self._numbers = count(1)
+        self._started = 0
+        self.upcalls: UpcallTable
+
+    # ------------------------------------------------------ start and clean-up
+
+    def startup_ex(self, version: int, upcalls: UpcallTable, base: WSAPROTOCOL_INFOW, now: Instant) -> None:
+        """WSPStartupEx: counted; WSAVERNOTSUPPORTED below 2.2."""
+        if version < VERSION_2_2:
+            raise WsaError(WsaErrno.WSAVERNOTSUPPORTED, "the SAN provider needs Winsock 2.2")
+        self.upcalls = upcalls
+        self._started += 1
+
+    def cleanup(self, now: Instant) -> None:
+        """WSPCleanup: the last one closes every socket; WSANOTINITIALISED without a start."""
+        if not self._started:
+            raise WsaError(WsaErrno.WSANOTINITIALISED, "WSPCleanup without WSPStartupEx")
+        self._started -= 1
+        if not self._started:
+            for descriptor in list(self._sockets):
+                self.close_socket(descriptor, now)
+
+    # ------------------------------------------------------------ descriptors
+
+    def socket(
+        self,
+        family: int,
+        kind: int,
+        protocol: int,
+        info: WSAPROTOCOL_INFOW | None,
+        flags: int,
+        now: Instant,
+    ) -> SocketDescriptor:
+        """WSPSocket: a new socket, or the shared one that ``info`` stands for (then control moves here)."""
+        self._require_started()
+        if family not in (c.AF_INET, c.FROM_PROTOCOL_INFO):
+            raise WsaError(WsaErrno.WSAEAFNOSUPPORT, f"address family {family}")
+        if kind not in (c.SOCK_STREAM, c.FROM_PROTOCOL_INFO):
+            raise WsaError(WsaErrno.WSAEPROTOTYPE, f"socket type {kind}")
+        if protocol not in (c.IPPROTO_TCP, 0, c.FROM_PROTOCOL_INFO):
+            raise WsaError(WsaErrno.WSAEPROTONOSUPPORT, f"protocol {protocol}")
+        if not flags & c.WSA_FLAG_OVERLAPPED:
+            raise WsaError(WsaErrno.WSAEINVAL, "the SAN provider serves overlapped sockets only")
+        if len(self._sockets) >= DESCRIPTORS_MAX:
+            raise WsaError(WsaErrno.WSAEMFILE, f"{DESCRIPTORS_MAX} descriptors are open")
+        parked = None
+        if info is not None and info.dwProviderReserved:
+            parked = self._parking.find(info.dwProviderReserved, self.process)
+        san = self._create()
+        if parked is not None:
+            self._parking.take(parked)
+            self._adopt(san, parked, now)
+        return san.descriptor
+
+    def close_socket(self, s: SocketDescriptor, now: Instant) -> None:
+        """WSPCloseSocket: end the descriptor, and the connection unless its control is elsewhere. Never blocks."""
+        san = self._socket(s)
+        if san.listener is not None:
+            self._proxy.unlisten(san.listener, now)
+        endpoint = san.endpoint
+        if endpoint is not None and san.state is not SocketState.DUPLICATED:
+            pending = [*endpoint.sends, *endpoint.waiting]
+            endpoint.sends.clear()
+            endpoint.waiting.clear()
+            self._proxy.disconnect(endpoint, now)
+            for overlapped in pending:
+                san.on_complete(overlapped, WsaErrno.WSA_OPERATION_ABORTED, 0, now)
+        del self._sockets[s]
+        self.upcalls.WPUCloseSocketHandle(san.handle)
+
+    def duplicate_socket(self, s: SocketDescriptor, target: ProcessInstance, now: Instant) -> WSAPROTOCOL_INFOW:
+        """WSPDuplicateSocket: take the receives back and leave the connection for ``target`` to adopt.
+
+        WSAEINVAL unless the socket is connected; WSAENOBUFS when too many sockets wait to be adopted.
+        """
+        san = self._socket(s)
+        endpoint = san.endpoint
+        if san.state is not SocketState.CONNECTED or endpoint is None:
+            raise WsaError(WsaErrno.WSAEINVAL, f"a socket in state {san.state.value} cannot be duplicated")
+        parked = Parked(endpoint, target, san.local, san.remote, dict(san.options))
+        token = self._parking.add(parked)
+        self._proxy.take_back_receives(endpoint, now)
+        endpoint.owner = None
+        san.state = SocketState.DUPLICATED
+        san.endpoint = None
+        return SAN_ENTRY.duplicate(token)
+
+    def reclaim(self, s: SocketDescriptor, info: WSAPROTOCOL_INFOW, now: Instant) -> None:
+        """Our extension for RETURN: the source's dormant descriptor takes the unredeemed connection back."""
+        san = self._socket(s)
+        parked = self._parking.find(info.dwProviderReserved, None)
+        self._parking.take(parked)
+        self._adopt(san, parked, now)
+
+    def discard(self, info: WSAPROTOCOL_INFOW, now: Instant) -> None:
+        """Our extension for ABORT: nobody will adopt the connection; tear it down."""
+        parked = self._parking.find(info.dwProviderReserved, None)
+        self._parking.take(parked)
+        self._proxy.disconnect(parked.endpoint, now)
+
+    # ------------------------------------------------------------- connections
+
+    def bind(self, s: SocketDescriptor, name: Address, now: Instant) -> None:
+        """WSPBind: WSAEINVAL when already bound; address reuse is the switch's business."""
+        san = self._socket(s)
+        if san.state is not SocketState.CREATED:
+            raise WsaError(WsaErrno.WSAEINVAL, "the socket is bound already")
+        san.local = name
+        san.state = SocketState.BOUND
+
+    def listen(self, s: SocketDescriptor, backlog: int, now: Instant) -> None:
+        """WSPListen: WSAEINVAL when not bound, WSAEISCONN when connected."""
+        san = self._socket(s)
+        if san.state in (SocketState.CONNECTED, SocketState.CONNECTING):
+            raise WsaError(WsaErrno.WSAEISCONN, "the socket is connected")
+        if san.state is not SocketState.BOUND or san.local is None:
+            raise WsaError(WsaErrno.WSAEINVAL, "the socket is not bound")
+        san.listener = self._proxy.listen(san.local[1], backlog, lambda _now: san.record(NetworkEvent.FD_ACCEPT, 0))
+        san.state = SocketState.LISTENING
+
+    def accept(self, s: SocketDescriptor, condition: Condition, now: Instant) -> tuple[SocketDescriptor, Address]:
+        """WSPAccept: take the oldest waiting request; WSAEWOULDBLOCK when there is none, WSAECONNREFUSED on CF_REJECT."""
+        san = self._socket(s)
+        if san.listener is None or san.local is None:
+            raise WsaError(WsaErrno.WSAEINVAL, "the socket is not listening")
+        if not san.listener.requests:
+            raise WsaError(WsaErrno.WSAEWOULDBLOCK, "no connection request waits")
+        request = san.listener.requests.popleft()
+        if san.listener.requests:
+            san.record(NetworkEvent.FD_ACCEPT, 0)  # the next request signals anew (statement 48)
+        caller: Address = (_text(request.remote_ip), 0)
+        decision = condition(CallerId(caller, request.caller_data, san.local))
+        if decision.result is ConditionResult.CF_REJECT:
+            self._proxy.refuse(request, now)
+            raise WsaError(WsaErrno.WSAECONNREFUSED, "the condition function rejected the request")
+        try:
+            child = self._create()
+        except WsaError:
+            self._proxy.refuse(request, now)
+            raise
+        child.local, child.remote, child.state = san.local, caller, SocketState.CONNECTED
+        child.endpoint = self._proxy.accept(request, child, decision.callee_data, now)
+        return child.descriptor, caller
+
+    def connect(self, s: SocketDescriptor, name: Address, caller_data: bytes, now: Instant) -> None:
+        """WSPConnect: begins and always raises WSAEWOULDBLOCK; FD_CONNECT tells the outcome."""
+        san = self._socket(s)
+        if san.state is SocketState.CONNECTING:
+            raise WsaError(WsaErrno.WSAEALREADY, "a connect is under way")
+        if san.state is SocketState.CONNECTED:
+            raise WsaError(WsaErrno.WSAEISCONN, "the socket is connected")
+        if san.state is not SocketState.BOUND:
+            raise WsaError(WsaErrno.WSAEINVAL, "the socket is not bound")
+        san.remote = name
+        ip = bytes(int(part) for part in name[0].split("."))
+        san.endpoint = self._proxy.connect(ip, name[1], san, caller_data, now)
+        san.state = SocketState.CONNECTING
+        raise WsaError(WsaErrno.WSAEWOULDBLOCK, "the connection is being set up")
+
+    def send(self, s: SocketDescriptor, overlapped: Overlapped, now: Instant) -> None:
+        """WSPSend: one message, overlapped; WSAENOTCONN when not connected, WSAEMSGSIZE beyond SO_MAX_MSG_SIZE."""
+        san = self._socket(s)
+        if san.state is not SocketState.CONNECTED or san.endpoint is None:
+            raise WsaError(WsaErrno.WSAENOTCONN, f"the socket is {san.state.value}")
+        if len(overlapped.data) > self._proxy.config.message_size:
+            raise WsaError(WsaErrno.WSAEMSGSIZE, f"{len(overlapped.data)} bytes are more than SO_MAX_MSG_SIZE")
+        self._proxy.send(san.endpoint, overlapped, now)
+
+    def recv(self, s: SocketDescriptor, overlapped: Overlapped, now: Instant) -> None:
+        """WSPRecv: post one receive, overlapped; WSAENOTCONN when not connected."""
+        san = self._socket(s)
+        if san.endpoint is None or san.state not in (SocketState.CONNECTED, SocketState.CONNECTING):
+            raise WsaError(WsaErrno.WSAENOTCONN, f"the socket is {san.state.value}")
+        self._proxy.receive(san.endpoint, overlapped, now)
+
+    # -------------------------------------------------------- events and options
+
+    def event_select(self, s: SocketDescriptor, events: NetworkEvent, now: Instant) -> None:
+        """WSPEventSelect: a later call replaces an earlier one."""
+        self._socket(s).selected = events
+
+    def enum_network_events(self, s: SocketDescriptor, now: Instant) -> NetworkEvents:
+        """WSPEnumNetworkEvents: copies, clears and resets at once."""
+        san = self._socket(s)
+        recorded, san.recorded = san.recorded, {}
+        events = NetworkEvent(0)
+        for event in recorded:
+            events |= event
+        return NetworkEvents(events, recorded, san.callee_data)
+
+    def get_overlapped_result(self, s: SocketDescriptor, overlapped: Overlapped, wait: bool, now: Instant) -> int:
+        """WSPGetOverlappedResult: bytes transferred; WSA_IO_INCOMPLETE while unfinished (nothing here waits)."""
+        self._socket(s)
+        if not overlapped.done:
+            raise WsaError(WsaErrno.WSA_IO_INCOMPLETE, "the operation has not finished")
+        if overlapped.error:
+            raise WsaError(WsaErrno(overlapped.error), "the operation failed")
+        return overlapped.transferred
+
+    def get_sock_opt(self, s: SocketDescriptor, level: int, name: int, now: Instant) -> int:
+        """WSPGetSockOpt: SO_DEBUG, SO_MAX_MSG_SIZE; WSAENOPROTOOPT for all else, which the switch answers."""
+        san = self._socket(s)
+        if level == c.SOL_SOCKET and name == c.SO_MAX_MSG_SIZE:
+            return self._proxy.config.message_size
+        if level == c.SOL_SOCKET and name == c.SO_DEBUG:
+            return san.options.get(name, 0)
+        raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {name:#x} of level {level:#x}")
+
+    def set_sock_opt(self, s: SocketDescriptor, level: int, name: int, value: int, now: Instant) -> None:
+        """WSPSetSockOpt: SO_DEBUG; WSAENOPROTOOPT for all else."""
+        san = self._socket(s)
+        if level != c.SOL_SOCKET or name != c.SO_DEBUG:
+            raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {name:#x} of level {level:#x}")
+        san.options[name] = value
+
+    # ------------------------------------------------------------------ getters
+
+    def endpoint(self, s: SocketDescriptor) -> Endpoint | None:
+        """The endpoint behind a descriptor, for `ps` and for the switch's close rules."""
+        return self._socket(s).endpoint
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    # ------------------------------------------------------------------ private
+
+    def _require_started(self) -> None:
+        if not self._started:
+            raise WsaError(WsaErrno.WSANOTINITIALISED, "WSPStartupEx has not been called")
+
+    def _socket(self, s: SocketDescriptor) -> SanSocket:
+        self._require_started()
+        san = self._sockets.get(s)
+        if san is None:
+            raise WsaError(WsaErrno.WSAENOTSOCK, f"{s} is not a descriptor of this provider instance")
+        return san
+
+    def _create(self) -> SanSocket:
+        descriptor = SocketDescriptor(next(self._numbers))
+        san = SanSocket(self, descriptor, SocketHandle(0))
+        san.handle = self.upcalls.WPUCreateSocketHandle(SAN_ENTRY.entry_id, san)
+        self._sockets[descriptor] = san
+        return san
+
+    def _adopt(self, san: SanSocket, parked: Parked, now: Instant) -> None:
+        """Make ``san`` the controlling socket of a parked connection, as it was before (statement 109)."""
+        san.endpoint = parked.endpoint
+        san.local, san.remote = parked.local, parked.remote
+        san.options.update(parked.options)
+        san.state = SocketState.CONNECTED
+        parked.endpoint.owner = san
+        if parked.endpoint.lost is not None and not parked.endpoint.arrived:
+            san.on_connection_lost(parked.endpoint.lost, now)
+
+
+SocketFactory = Callable[[ProcessInstance], SanServiceProvider]
+
+
+def _text(ip: bytes) -> str:
+    return ".".join(map(str, ip))

@@ -1,0 +1,334 @@
+"""The agent half of the sockets switch: what the process halves of a host ask for, carried out for one process at a time.
+
+Commands raise :class:`provider.errors.WsaError`; what takes time is answered by events (``events.py``). The rules of access:
+
+* every command names the process instance that asks (the kernel's word, not the process's) and finds only its own descriptors;
+* bytes move only through the descriptor that the registry says is controlling, and only while its channel is open;
+* a descriptor that does not control its socket may be closed and asked for names and options, nothing else: WSAEINVAL.
+"""
+
+from fabric.ids import ProcessInstance, SocketHandle
+from fabric.units import Instant
+from provider import constants as c
+from provider.errors import WsaErrno, WsaError
+from provider.handoff import registry as handoff
+from provider.sockets_switch import events
+from provider.sockets_switch.connections import Connections, holder_of
+from provider.sockets_switch.options import DEFAULTS, READ_ONLY
+from provider.sockets_switch.shared_socket import AttachedProcess, Descriptor, SharedSocket, SocketPhase
+from provider.sockets_switch.switch_core import SwitchCore
+from provider.sockets_switch.transfers import Transfers
+from provider.spi import Address
+
+
+class AgentHalf:
+    """See the module text."""
+
+    def __init__(self, core: SwitchCore) -> None:
+        self.core = core
+        self._connections = Connections(core)
+        self._transfers = Transfers(core, self._connections)
+        self._exited: list[AttachedProcess] = []
+
+    # --------------------------------------------------------------- processes
+
+    def attach(self, process: ProcessInstance, name: str, now: Instant) -> AttachedProcess:
+        """WSPStartupEx for a process instance; attaching again changes nothing."""
+        return self.core.attach(process, name, now)
+
+    def detach(self, process: ProcessInstance, now: Instant) -> None:
+        """The process has ended: release all that it held (statement 126)."""
+        attached = self.core.processes.pop(process, None)
+        if attached is None:
+            return
+        attached.exited = True
+        self._exited.append(attached)
+        self.core.report("process.exited", pid=process.pid)
+        for descriptor in list(attached.descriptors.values()):
+            descriptor.exited = True
+            if descriptor.has_channel:
+                self.core.emit(events.RevokeChannel(descriptor.s))
+            else:
+                self._exit_descriptor(descriptor, now)
+        self.core.registry.process_exited(process, now)
+
+    # ----------------------------------------------------------------- commands
+
+    def socket(self, process: ProcessInstance, family: int, kind: int, protocol: int, now: Instant) -> Descriptor:
+        """A new socket of the process. WSAEAFNOSUPPORT, WSAESOCKTNOSUPPORT, WSAEPROTONOSUPPORT, WSAEMFILE."""
+        attached = self.core.process(process)
+        if family not in (c.AF_INET, 0):
+            raise WsaError(WsaErrno.WSAEAFNOSUPPORT, f"address family {family}; this fabric carries AF_INET")
+        if kind != c.SOCK_STREAM:
+            raise WsaError(WsaErrno.WSAESOCKTNOSUPPORT, f"socket type {kind}; the SAN carries SOCK_STREAM")
+        if protocol not in (0, c.IPPROTO_TCP):
+            raise WsaError(WsaErrno.WSAEPROTONOSUPPORT, f"protocol {protocol}")
+        socket = self.core.new_socket()
+        descriptor = self.core.new_descriptor(attached, socket)
+        self.core.registry.open(socket.number, holder_of(descriptor), now)
+        return descriptor
+
+    def redeem(self, process: ProcessInstance, info: bytes, now: Instant) -> Descriptor:
+        """WSPSocket with the 628 bytes of a special WSAPROTOCOL_INFOW; see :meth:`Transfers.redeem`."""
+        return self._transfers.redeem(process, info, now)
+
+    def bind(self, process: ProcessInstance, s: SocketHandle, name: Address, now: Instant) -> Address:
+        """WSPBind; returns the address with its port."""
+        return self._connections.bind(self._controlled(process, s).socket, name)
+
+    def listen(self, process: ProcessInstance, s: SocketHandle, backlog: int, now: Instant) -> None:
+        """WSPListen."""
+        self._connections.listen(self._controlled(process, s), backlog, now)
+
+    def connect(self, process: ProcessInstance, s: SocketHandle, name: Address, now: Instant) -> None:
+        """WSPConnect; ``ChannelOpened`` or ``ConnectFailed`` follows."""
+        self._connections.connect(self._controlled(process, s), name, now)
+
+    def accept(self, process: ProcessInstance, s: SocketHandle, now: Instant) -> Descriptor:
+        """WSPAccept; WSAEWOULDBLOCK when no connection waits."""
+        return self._connections.accept(self._controlled(process, s), now)
+
+    def shutdown_send(self, process: ProcessInstance, s: SocketHandle, now: Instant) -> None:
+        """The process sends no more; its channel has been read to the end."""
+        descriptor = self._controlled(process, s)
+        session = descriptor.socket.session
+        if session is None:
+            raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
+        session.shutdown_send(now)
+        self.core.touch(descriptor.socket)
+
+    def close(self, process: ProcessInstance, s: SocketHandle, now: Instant) -> None:
+        """WSPCloseSocket: end the descriptor; the last one ends the socket. Gone at once for the process."""
+        descriptor = self.core.descriptor(process, s)
+        descriptor.closing = True
+        self.core.report("descriptor.close", s=s, pid=process.pid)
+        if descriptor.has_channel:
+            self.core.emit(events.RevokeChannel(s))
+        else:
+            self._finish_close(descriptor, False, now)
+
+    def duplicate(
+        self, process: ProcessInstance, s: SocketHandle, target: ProcessInstance, mode: str | None, now: Instant
+    ) -> int:
+        """WSPDuplicateSocket; returns the operation, ``DuplicateDone`` or ``DuplicateFailed`` ends it."""
+        descriptor = self.core.descriptor(process, s)
+        return self._transfers.duplicate(descriptor, target, mode or self.core.config.default_mode, now)
+
+    def get_option(self, process: ProcessInstance, s: SocketHandle, level: int, name: int, now: Instant) -> int:
+        """WSPGetSockOpt, through any descriptor; WSAENOPROTOOPT for an unknown one. SO_ERROR clears itself."""
+        socket = self.core.descriptor(process, s).socket
+        if (level, name) == (c.SOL_SOCKET, c.SO_ERROR):
+            error, socket.error = socket.error, None
+            return int(error or 0)
+        if (level, name) == (c.SOL_SOCKET, c.SO_ACCEPTCONN):
+            return int(socket.phase is SocketPhase.LISTENING)
+        if (level, name) not in DEFAULTS:
+            raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {name:#x} of level {level:#x}")
+        return socket.options.get((level, name), DEFAULTS[level, name])
+
+    def set_option(
+        self, process: ProcessInstance, s: SocketHandle, level: int, name: int, value: int, now: Instant
+    ) -> None:
+        """WSPSetSockOpt, by the controlling process; seen through every descriptor of the socket."""
+        socket = self._controlled(process, s).socket
+        if (level, name) not in DEFAULTS or (level, name) in READ_ONLY:
+            raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {name:#x} of level {level:#x} cannot be set")
+        if not -(2**31) <= value < 2**32:
+            raise WsaError(WsaErrno.WSAEINVAL, f"{value} does not fit an option")
+        socket.options[level, name] = value
+        self.core.registry.used(socket.number)
+
+    # ---------------------------------------------------------- data, by the driver
+
+    def send_space(self, s: SocketHandle) -> int:
+        """Bytes that the session takes now from ``s``; 0 while it may not send."""
+        descriptor = self.core.descriptors.get(s)
+        if descriptor is None or not descriptor.has_channel or descriptor.socket.session is None:
+            return 0
+        return descriptor.socket.session.send_space
+
+    def send(self, s: SocketHandle, data: bytes, now: Instant) -> None:
+        """Bytes that the process wrote into its channel; the driver keeps to ``send_space``."""
+        socket = self.core.descriptors[s].socket
+        if socket.session is not None and not socket.ended:
+            socket.session.send(data, now, beyond_limit=True)
+            self.core.registry.used(socket.number)
+            self.core.touch(socket)
+
+    def peek(self, s: SocketHandle, limit: int) -> bytes:
+        """Up to ``limit`` bytes that wait for the process."""
+        descriptor = self.core.descriptors.get(s)
+        if descriptor is None or not descriptor.has_channel or descriptor.socket.session is None:
+            return b""
+        return descriptor.socket.session.peek(limit)
+
+    def consume(self, s: SocketHandle, count: int, now: Instant) -> None:
+        """The first ``count`` bytes are in the process's channel now."""
+        socket = self.core.descriptors[s].socket
+        assert socket.session is not None
+        socket.session.consume(count, now)
+        self.core.registry.used(socket.number)
+        self.core.touch(socket)
+
+    def peer_finished(self, s: SocketHandle) -> bool:
+        """Whether the peer sends no more and every byte has been consumed."""
+        session = self.core.descriptors[s].socket.session
+        return session is not None and session.peer_finished and not session.unread
+
+    def channel_revoked(self, s: SocketHandle, accepted: bytes, unread: bytes, finished: bool, now: Instant) -> None:
+        """The answer to ``RevokeChannel``.
+
+        ``accepted``: what the process wrote and we had not read; ``unread``: what it had not read, in stream order;
+        ``finished``: it had shut its sending direction down itself.
+        """
+        core = self.core
+        descriptor = core.descriptors.get(s)
+        if descriptor is None:
+            return
+        descriptor.has_channel = False
+        socket = descriptor.socket
+        session = socket.session
+        if session is not None and not socket.ended:
+            if accepted:
+                session.send(accepted, now, beyond_limit=True)
+            if unread:
+                session.push_front(unread)
+            if finished:
+                session.shutdown_send(now)
+            core.touch(socket)
+        if descriptor.closing:
+            self._finish_close(descriptor, bool(unread), now)
+        elif descriptor.exited:
+            self._exit_descriptor(descriptor, now)
+        else:
+            self._transfers.on_revoked(descriptor, now)
+
+    def is_in_transfer(self, socket: SharedSocket) -> bool:
+        """Whether no process may use the socket now because it is being handed over."""
+        return self._transfers.in_transfer(socket)
+
+    # ------------------------------------------------------------------- settling
+
+    def settle(self, now: Instant) -> None:
+        """After every input: carry signals, sessions' words and the registry's decisions until nothing moves."""
+        core = self.core
+        while True:
+            if core.signalled:
+                self._connections.on_signal(core.signalled.popleft(), now)
+            elif core.dirty:
+                number = next(iter(core.dirty))
+                self._settle_socket(core.dirty.pop(number), now)
+            elif (event := core.registry.poll_event()) is not None:
+                self._on_registry_event(event, now)
+            else:
+                break
+        if self._exited:
+            self._retire_processes(now)
+
+    def handle_timeout(self, now: Instant) -> None:
+        """Overdue deadlines of tickets, suspensions, sessions and lingering closes."""
+        core = self.core
+        core.registry.handle_timeout(now)
+        self._transfers.handle_timeout(now)
+        for socket in list(core.sockets.values()):
+            session = socket.session
+            if session is None:
+                continue
+            deadline = session.poll_timeout()
+            if deadline is not None and now >= deadline:
+                session.handle_timeout(now)
+                core.touch(socket)
+            if socket.linger_until is not None and now >= socket.linger_until:
+                core.touch(socket)
+
+    def poll_timeout(self) -> Instant | None:
+        """The earliest of all those deadlines."""
+        deadlines = [
+            self.core.registry.poll_timeout(),
+            self._transfers.poll_timeout(),
+            self._connections.poll_timeout(),
+        ]
+        deadlines += [s.session.poll_timeout() for s in self.core.sockets.values() if s.session is not None]
+        return min((d for d in deadlines if d is not None), default=None)
+
+    # -------------------------------------------------------------------- private
+
+    def _controlled(self, process: ProcessInstance, s: SocketHandle) -> Descriptor:
+        """The process's descriptor, if it controls its socket now; WSAEINVAL otherwise."""
+        descriptor = self.core.descriptor(process, s)
+        if not self.core.registry.may_use(descriptor.socket.number, holder_of(descriptor)):
+            raise WsaError(WsaErrno.WSAEINVAL, self._who_controls(descriptor.socket))
+        return descriptor
+
+    def _who_controls(self, socket: SharedSocket) -> str:
+        controlling = self.core.controlling(socket)
+        if controlling is None or self._transfers.in_transfer(socket):
+            return "the socket is being handed over; no process may use it now"
+        return f"control of the socket is with process {controlling.owner.process.pid}"
+
+    def _settle_socket(self, socket: SharedSocket, now: Instant) -> None:
+        session, pump = socket.session, socket.pump
+        if session is None:
+            return
+        while (event := session.poll_event()) is not None:
+            if not self._transfers.on_session_event(socket, event, now):
+                self._connections.on_session_event(socket, event, now)
+        if pump is not None:
+            if pump.lost is not None and not socket.ended and not session.is_closed:
+                self._transfers.on_lost(socket, now)
+                self._connections.lose(socket, pump.lost, now)
+            pump.flush(now)
+            if (event := session.poll_event()) is not None:
+                self.core.touch(socket)  # flushing made news
+                if not self._transfers.on_session_event(socket, event, now):
+                    self._connections.on_session_event(socket, event, now)
+        self._connections.settle_end(socket, now)
+
+    def _on_registry_event(self, event: object, now: Instant) -> None:
+        core = self.core
+        if isinstance(event, handoff.ControlReturned):
+            socket = core.sockets.get(event.socket_id)
+            if socket is not None:
+                descriptor = core.descriptors.get(SocketHandle(int(event.to.descriptor)))
+                self._transfers.on_control_returned(socket, descriptor, event.epoch, now)
+        elif isinstance(event, handoff.SocketAborted):
+            socket = core.sockets.get(event.socket_id)
+            if socket is not None:
+                self._transfers.on_aborted(socket, now)
+        elif isinstance(event, handoff.LastReferenceClosed):
+            core.report("socket.last_reference", socket=event.socket_id)
+
+    def _finish_close(self, descriptor: Descriptor, unread: bool, now: Instant) -> None:
+        """The descriptor ends; the socket too if it was the last reference."""
+        core, socket = self.core, descriptor.socket
+        ticket_out = self._transfers.in_transfer(socket)
+        core.registry.close(holder_of(descriptor), now)
+        core.drop_descriptor(descriptor)
+        last = not socket.descriptors and not ticket_out
+        current = socket.pump is not None and socket.pump.san == descriptor.san and not last
+        if descriptor.san is not None and not (last or current):
+            descriptor.owner.table.WSPCloseSocket(descriptor.san, now)
+        if not last:
+            return
+        if socket.phase is SocketPhase.LISTENING and descriptor.san is not None:
+            descriptor.owner.table.WSPCloseSocket(descriptor.san, now)
+            self._connections.close_listener(socket, now)
+        else:
+            self._connections.close_last(socket, unread, now)
+
+    def _exit_descriptor(self, descriptor: Descriptor, now: Instant) -> None:
+        """A dead process's descriptor; the registry has decided or will decide what becomes of the socket."""
+        core, socket = self.core, descriptor.socket
+        if socket.phase is SocketPhase.LISTENING:
+            self._finish_close(descriptor, False, now)
+            return
+        controlled = core.registry.may_use(socket.number, holder_of(descriptor))
+        if controlled and socket.session is not None:
+            self._connections.abort(socket, WsaErrno.WSAECONNRESET, now)
+        self._finish_close(descriptor, False, now)
+
+    def _retire_processes(self, now: Instant) -> None:
+        """WSPCleanup for processes that have exited, once what they had accepted is delivered."""
+        for attached in [a for a in self._exited if not len(a.provider)]:
+            self._exited.remove(attached)
+            attached.table.WSPCleanup(now)

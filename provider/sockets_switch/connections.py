@@ -1,0 +1,368 @@
+"""Connections of the agent half: made, accepted, fed, and ended.
+
+The provider is asked for a SAN socket only when the application connects or listens (statement 27). The session's Hello travels
+in the connection request; the answer comes back with the reply. A connection request is accepted as soon as it comes,
+so that a peer's connect succeeds before the application here calls accept, as with TCP; what the application has not accepted
+yet waits in the listener's queue, whose bound is the backlog.
+
+Ending: the last descriptor's close lets the session deliver what was accepted, then say DisConn. Once both directions are
+finished the side that initiated the connection sends DREQ; the other waits for it. Bytes that the application never read
+turn a close into an abort, as with TCP (RFC 1122 4.2.2.13).
+"""
+
+from fabric.units import Instant
+from provider.errors import WsaErrno, WsaError
+from provider.handoff.registry import Holder
+from provider.session.session import (
+    Aborted,
+    Closed,
+    Established,
+    PeerShutdown,
+    Readable,
+    Role,
+    Session,
+    Writable,
+)
+from provider.sockets_switch import events
+from provider.sockets_switch.session_pump import SessionPump
+from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
+from provider.sockets_switch.switch_core import SwitchCore
+from provider.spi import (
+    Address,
+    CallerId,
+    ConditionDecision,
+    ConditionResult,
+    NetworkEvent,
+)
+
+BACKLOG_MAX = 1024
+EPHEMERAL_FIRST, EPHEMERAL_LAST = 49_152, 65_535
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - the application's wildcard, never a socket of the machine
+
+
+def holder_of(descriptor: Descriptor) -> Holder:
+    """The registry's name for a descriptor."""
+    return Holder(descriptor.owner.process, descriptor.s)  # type: ignore[arg-type]
+
+
+class Connections:
+    """See the module text."""
+
+    def __init__(self, core: SwitchCore) -> None:
+        self._core = core
+        self._ports: dict[int, SharedSocket] = {}
+        """Ports of listeners and bound sockets; connections share the port of their listener."""
+        self._next_port = EPHEMERAL_FIRST + core.rng.randrange(EPHEMERAL_LAST - EPHEMERAL_FIRST)
+
+    # ------------------------------------------------------------- set-up
+
+    def bind(self, socket: SharedSocket, name: Address) -> Address:
+        """Give the socket an address of this host; port 0 picks one. WSAEADDRINUSE, WSAEADDRNOTAVAIL, WSAEINVAL."""
+        core = self._core
+        if socket.phase is not SocketPhase.CREATED:
+            raise WsaError(WsaErrno.WSAEINVAL, "the socket is bound already")
+        ip, port = name
+        if ip not in (ANY_ADDRESS, "", core.config.ip) and not ip.startswith("127."):
+            raise WsaError(WsaErrno.WSAEADDRNOTAVAIL, f"{ip} is not an address of this host ({core.config.ip})")
+        if port in self._ports:
+            raise WsaError(WsaErrno.WSAEADDRINUSE, f"port {port} is in use")
+        port = port or self._ephemeral_port()
+        self._ports[port] = socket
+        socket.local = (ANY_ADDRESS if ip in (ANY_ADDRESS, "") else core.config.ip, port)
+        socket.phase = SocketPhase.BOUND
+        return socket.local
+
+    def listen(self, descriptor: Descriptor, backlog: int, now: Instant) -> None:
+        """Begin to accept connections; calling it again changes the backlog."""
+        core, socket = self._core, descriptor.socket
+        backlog = max(1, min(backlog, BACKLOG_MAX))
+        if socket.phase is SocketPhase.LISTENING:
+            socket.backlog = backlog
+            return
+        if socket.phase is SocketPhase.CREATED:
+            self.bind(socket, (ANY_ADDRESS, 0))
+        if socket.phase is not SocketPhase.BOUND or socket.local is None:
+            raise WsaError(WsaErrno.WSAEISCONN, "the socket is connected or was")
+        core.companion_socket(descriptor, now)
+        table, san = descriptor.owner.table, descriptor.san
+        table.WSPBind(san, socket.local, now)
+        self._replay_options(descriptor, now)
+        table.WSPListen(san, backlog, now)
+        table.WSPEventSelect(san, NetworkEvent.FD_ACCEPT, now)
+        socket.backlog = backlog
+        socket.phase = SocketPhase.LISTENING
+
+    def connect(self, descriptor: Descriptor, name: Address, now: Instant) -> None:
+        """Begin to connect; ``ChannelOpened`` or ``ConnectFailed`` tells the outcome."""
+        core, socket = self._core, descriptor.socket
+        if socket.phase is SocketPhase.CONNECTING:
+            raise WsaError(WsaErrno.WSAEALREADY, "a connect is under way")
+        if socket.phase is SocketPhase.CONNECTED:
+            raise WsaError(WsaErrno.WSAEISCONN, "the socket is connected")
+        if socket.phase is SocketPhase.CREATED:
+            self.bind(socket, (ANY_ADDRESS, 0))
+        if socket.phase is not SocketPhase.BOUND or socket.local is None:
+            raise WsaError(WsaErrno.WSAEINVAL, f"a socket that is {socket.phase.value} cannot connect")
+        ip = core.config.ip if name[0].startswith("127.") or name[0] == ANY_ADDRESS else name[0]
+        remote = (ip, name[1])
+        local = socket.local = (core.config.ip, socket.local[1])
+        session = Session(Role.INITIATOR, core.config.session, local, remote)
+        session.posted(core.config.session.receive_buffers)
+        core.companion_socket(descriptor, now)
+        assert descriptor.san is not None
+        table, san = descriptor.owner.table, descriptor.san
+        self._start_session(socket, session)
+        assert socket.pump is not None
+        socket.pump.attach(table, san, now)
+        try:
+            table.WSPBind(san, local, now)
+            self._replay_options(descriptor, now)
+            table.WSPEventSelect(san, NetworkEvent.FD_CONNECT, now)
+            table.WSPConnect(san, remote, session.hello(now), now)
+        except WsaError as error:
+            if error.wsa is WsaErrno.WSAEWOULDBLOCK:
+                socket.remote = remote
+                socket.phase = SocketPhase.CONNECTING
+                return
+            self._end_session(socket)
+            socket.phase = SocketPhase.FAILED
+            raise
+
+    def accept(self, descriptor: Descriptor, now: Instant) -> Descriptor:
+        """Give the oldest waiting connection a descriptor. WSAEWOULDBLOCK when none waits."""
+        core, listener = self._core, descriptor.socket
+        if listener.phase is not SocketPhase.LISTENING:
+            raise WsaError(WsaErrno.WSAEINVAL, "the socket is not listening")
+        while listener.queue:
+            socket = listener.queue[0]
+            accepted = core.new_descriptor(descriptor.owner, socket)
+            listener.queue.popleft()
+            accepted.san = socket.descriptors[0].san
+            core.drop_descriptor(socket.descriptors[0])
+            core.registry.open(socket.number, holder_of(accepted), now)
+            accepted.has_channel = not socket.ended
+            if socket.session is not None and socket.session.unread:
+                core.emit(events.Readable(accepted.s))
+            core.touch(socket)
+            return accepted
+        raise WsaError(WsaErrno.WSAEWOULDBLOCK, "no connection waits")
+
+    # -------------------------------------------------- what the provider signals
+
+    def on_signal(self, socket: SharedSocket, now: Instant) -> None:
+        """SetEvent by the provider: fetch the network events of the companion socket."""
+        descriptor = next((d for d in socket.descriptors if d.san is not None), None)
+        if descriptor is None or descriptor.san is None:
+            return
+        found = descriptor.owner.table.WSPEnumNetworkEvents(descriptor.san, now)
+        if found.events & NetworkEvent.FD_ACCEPT:
+            self._accept_requests(descriptor, now)
+        if found.events & NetworkEvent.FD_CONNECT:
+            self._on_connect_result(descriptor, found.errors[NetworkEvent.FD_CONNECT], found.callee_data, now)
+
+    def _on_connect_result(self, descriptor: Descriptor, error: int, callee_data: bytes, now: Instant) -> None:
+        core, socket = self._core, descriptor.socket
+        session = socket.session
+        if socket.phase is not SocketPhase.CONNECTING or session is None or socket.pump is None:
+            return
+        assert descriptor.san is not None
+        if not error and not session.handle_hello_ack(callee_data, now):
+            error = WsaErrno.WSAECONNREFUSED  # it speaks another session protocol
+        if error:
+            # Nobody listens is WSAECONNRESET at the SPI; an application knows it as a refusal, as from TCP.
+            refused = error in (WsaErrno.WSAECONNRESET, WsaErrno.WSAECONNREFUSED)
+            socket.error = WsaErrno.WSAECONNREFUSED if refused else WsaErrno(error)
+            socket.phase = SocketPhase.FAILED
+            socket.ended = True
+            self._end_session(socket)
+            core.emit(events.ConnectFailed(descriptor.s, socket.error))
+            core.report("connect.failed", s=descriptor.s, error=socket.error.name)
+            return
+        socket.phase = SocketPhase.CONNECTED
+        socket.pump.post(core.config.session.receive_buffers, now)
+        descriptor.has_channel = True
+        core.emit(events.ChannelOpened(descriptor.s))
+        core.report("connect.established", s=descriptor.s, socket=socket.number, peer=list(socket.remote or ()))
+        core.touch(socket)
+
+    def _accept_requests(self, listening: Descriptor, now: Instant) -> None:
+        core, listener = self._core, listening.socket
+
+        def condition(caller: CallerId) -> ConditionDecision:
+            nonlocal session
+            rejected = ConditionDecision(ConditionResult.CF_REJECT)
+            if len(listener.queue) >= listener.backlog or listener.local is None:
+                return rejected
+            session = Session(Role.ACCEPTOR, core.config.session, (core.config.ip, listener.local[1]), caller.caller)
+            session.posted(core.config.session.receive_buffers)
+            if not session.handle_hello(caller.caller_data, now):
+                return rejected
+            return ConditionDecision(ConditionResult.CF_ACCEPT, session.hello_ack(now))
+
+        while True:
+            session: Session | None = None
+            child = core.new_socket()
+            try:
+                with core.creating(child):
+                    san, _caller = listening.owner.table.WSPAccept(listening.san, condition, now)
+            except WsaError as error:
+                core.sockets.pop(child.number, None)
+                if error.wsa is WsaErrno.WSAEWOULDBLOCK:
+                    return
+                core.report("accept.rejected", s=listening.s, error=error.name)
+                continue
+            assert session is not None
+            self._start_session(child, session)
+            assert child.pump is not None
+            child.phase = SocketPhase.CONNECTED
+            child.local, child.remote = session.local, session.remote
+            child.options = dict(listener.options)
+            waiting = core.new_descriptor(listening.owner, child)  # the queue's own, until the application accepts
+            waiting.san = san
+            waiting.owner.descriptors.pop(waiting.s)
+            listener.queue.append(child)
+            child.pump.attach(listening.owner.table, san, now)
+            child.pump.post(core.config.session.receive_buffers, now)
+            core.touch(child)
+            core.emit(events.ConnectionWaiting(listening.s))
+            core.report("accept.waiting", s=listening.s, socket=child.number, peer=list(child.remote))
+
+    # ------------------------------------------------------- while it is connected
+
+    def on_session_event(self, socket: SharedSocket, event: object, now: Instant) -> None:
+        """Session events that have to do with the stream; hand-overs are the transfers' business."""
+        core = self._core
+        controlling = core.controlling(socket)
+        s = controlling.s if controlling is not None and controlling.has_channel else None
+        if isinstance(event, Readable):
+            if s is not None:
+                core.emit(events.Readable(s))
+            elif socket.phase is SocketPhase.CLOSING:
+                self.abort(socket, WsaErrno.WSAECONNRESET, now)  # data for nobody, as TCP answers with RST
+        elif isinstance(event, Writable):
+            if s is not None:
+                core.emit(events.Writable(s))
+        elif isinstance(event, PeerShutdown):
+            if s is not None:
+                core.emit(events.PeerFinished(s))
+        elif isinstance(event, Aborted):
+            self.lose(socket, event.reason, now)
+        elif isinstance(event, Closed):
+            core.report("session.closed", socket=socket.number)
+        else:
+            assert isinstance(event, Established), event
+
+    def lose(self, socket: SharedSocket, error: WsaErrno, now: Instant) -> None:
+        """The connection ended without our asking: tell whoever controls it, once."""
+        core = self._core
+        if socket.ended:
+            return
+        socket.ended = True
+        socket.error = error
+        core.report("connection.lost", socket=socket.number, error=error.name)
+        if socket.phase is SocketPhase.CONNECTED:
+            socket.phase = SocketPhase.FAILED
+        for descriptor in socket.descriptors:
+            if descriptor.has_channel:
+                core.emit(events.ChannelReset(descriptor.s, error))
+
+    def abort(self, socket: SharedSocket, error: WsaErrno, now: Instant) -> None:
+        """End the connection at once: the peer sees a reset."""
+        session = socket.session
+        if session is not None and not socket.ended:
+            self.lose(socket, error, now)
+            session.abort(now)
+            self._core.touch(socket)
+
+    # ---------------------------------------------------------------------- end
+
+    def close_last(self, socket: SharedSocket, unread: bool, now: Instant) -> None:
+        """No descriptor is left: deliver what was accepted, then finish; or abort if bytes were left unread."""
+        core = self._core
+        self._free_port(socket)
+        if socket.session is None:
+            core.sockets.pop(socket.number, None)
+            return
+        failed = socket.phase is SocketPhase.FAILED
+        socket.phase = SocketPhase.CLOSING
+        socket.linger_until = now + core.config.close_linger
+        if socket.ended or failed:
+            self._release(socket, now)
+        elif unread or socket.session.unread:
+            self.abort(socket, WsaErrno.WSAECONNABORTED, now)
+        else:
+            socket.session.close(now)
+        core.touch(socket)
+
+    def close_listener(self, socket: SharedSocket, now: Instant) -> None:
+        """A listener ends: connections that nobody accepted are reset."""
+        self._free_port(socket)
+        while socket.queue:
+            child = socket.queue.popleft()
+            waiting = child.descriptors[0]
+            self._core.drop_descriptor(waiting)
+            child.phase = SocketPhase.CLOSING
+            child.linger_until = now + self._core.config.close_linger
+            self.abort(child, WsaErrno.WSAECONNRESET, now)
+            self._core.touch(child)
+        self._core.sockets.pop(socket.number, None)
+
+    def settle_end(self, socket: SharedSocket, now: Instant) -> None:
+        """After a flush: if the connection has nothing more to say, take it down."""
+        session, pump = socket.session, socket.pump
+        if session is None or pump is None or socket.phase is SocketPhase.CONNECTING:
+            return
+        if pump.lost is not None:
+            over = True
+        elif socket.ended:
+            over = pump.sends_under_way == 0  # the AbortConn has been acknowledged
+        else:
+            over = session.is_closed and pump.sends_under_way == 0 and session.role is Role.INITIATOR
+        if over or (socket.linger_until is not None and now >= socket.linger_until):
+            self._release(socket, now)
+
+    def poll_timeout(self) -> Instant | None:
+        """When the earliest lingering close is given up."""
+        return min((s.linger_until for s in self._core.sockets.values() if s.linger_until is not None), default=None)
+
+    def _release(self, socket: SharedSocket, now: Instant) -> None:
+        """Close the companion socket; the shared socket goes when no descriptor is left."""
+        core = self._core
+        self._end_session(socket)
+        socket.linger_until = None
+        if not socket.descriptors:
+            core.sockets.pop(socket.number, None)
+
+    # ------------------------------------------------------------------ private
+
+    def _start_session(self, socket: SharedSocket, session: Session) -> None:
+        socket.session = session
+        socket.pump = SessionPump(session, self._core.config.session.receive_size)
+
+    def _end_session(self, socket: SharedSocket) -> None:
+        """Close the companion socket; what the session received stays readable while descriptors are left."""
+        pump, socket.pump = socket.pump, None
+        if pump is not None:
+            pump.release(self._core.now)
+            for descriptor in socket.descriptors:
+                if descriptor.san == pump.san and descriptor.owner.table is pump.table:
+                    descriptor.san = None
+
+    def _replay_options(self, descriptor: Descriptor, now: Instant) -> None:
+        """Options that the application set earlier and that the provider knows (statement 31)."""
+        for (level, name), value in descriptor.socket.options.items():
+            if (level, name) == (0xFFFF, 1):  # SOL_SOCKET, SO_DEBUG
+                descriptor.owner.table.WSPSetSockOpt(descriptor.san, level, name, value, now)
+
+    def _ephemeral_port(self) -> int:
+        span = EPHEMERAL_LAST - EPHEMERAL_FIRST + 1
+        for _ in range(span):
+            self._next_port += 1
+            port = EPHEMERAL_FIRST + self._next_port % span
+            if port not in self._ports:
+                return port
+        raise WsaError(WsaErrno.WSAENOBUFS, "every ephemeral port is in use")
+
+    def _free_port(self, socket: SharedSocket) -> None:
+        if socket.local is not None and self._ports.get(socket.local[1]) is socket:
+            del self._ports[socket.local[1]]

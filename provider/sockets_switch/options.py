@@ -1,0 +1,27 @@
+"""Socket options that the switch keeps: their defaults and which of them are read-only (winsock-direct.md 1.11, 4.2).
+
+Options belong to the shared socket, so a value set through one descriptor is read through every other. The Winsock numbers are
+used here and on the IPC; ``provider.socket`` translates the host's own numbers.
+"""
+
+from provider import constants as c
+
+DEFAULTS: dict[tuple[int, int], int] = {
+    (c.SOL_SOCKET, c.SO_DEBUG): 0,
+    (c.SOL_SOCKET, c.SO_REUSEADDR): 0,
+    (c.SOL_SOCKET, c.SO_KEEPALIVE): 0,
+    (c.SOL_SOCKET, c.SO_DONTROUTE): 0,
+    (c.SOL_SOCKET, c.SO_OOBINLINE): 0,
+    (c.SOL_SOCKET, c.SO_LINGER): 0,
+    (c.SOL_SOCKET, c.SO_SNDBUF): 1 << 20,
+    (c.SOL_SOCKET, c.SO_RCVBUF): 2 << 20,
+    (c.SOL_SOCKET, c.SO_TYPE): c.SOCK_STREAM,
+    (c.SOL_SOCKET, c.SO_MAX_MSG_SIZE): 32_768,
+    (c.IPPROTO_TCP, 1): 1,  # TCP_NODELAY: a session never waits for more bytes
+}
+"""(level, name) -> default value."""
+
+READ_ONLY: dict[tuple[int, int], None] = {
+    (c.SOL_SOCKET, c.SO_TYPE): None,
+    (c.SOL_SOCKET, c.SO_MAX_MSG_SIZE): None,
+}

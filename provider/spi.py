@@ -1,0 +1,220 @@
+"""The service provider interface: what the sockets switch calls down (``ProcTable``) and what a provider calls up
+(``UpcallTable``).
+
+The tables carry the SPI's own names; the methods behind them are snake_case and their docstrings start with that name.
+Where the C function returns ``SOCKET_ERROR`` and stores a number at ``lpErrno``, the Python function raises
+:class:`provider.errors.WsaError`; out parameters are return values; an address is ``(ip, port)``.
+
+The methods here are those that Windows Sockets Direct requires of a SAN provider (winsock-direct.md 1.3). All are
+synchronous: what takes time is *overlapped*. A provider accepts the operation (``WSA_IO_PENDING``) and completes it later through
+``WPUCompleteOverlappedRequest``. Nothing here blocks, which is why ``WSAEINPROGRESS`` does not exist at this boundary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from enum import IntEnum, IntFlag
+from typing import Any, Protocol
+
+from fabric.ids import CatalogEntryId, ProcessInstance, SocketDescriptor, SocketHandle
+from fabric.units import Instant
+from provider.protocol_info import WSAPROTOCOL_INFOW
+
+Address = tuple[str, int]
+
+
+class NetworkEvent(IntFlag):
+    """The FD_* bits that reach a SAN provider (statement 75: no others do)."""
+
+    FD_ACCEPT = 0x08
+    FD_CONNECT = 0x10
+
+
+class ConditionResult(IntEnum):
+    """What the condition function of WSPAccept answers."""
+
+    CF_ACCEPT = 0
+    CF_REJECT = 1
+
+
+@dataclass(slots=True, eq=False)
+class Overlapped:
+    """WSAOVERLAPPED: one operation under way; compared by identity.
+
+    ``data`` stands for the buffer: the bytes to send, or the bytes received once a receive has completed.
+    ``notify`` is the low bit of ``hEvent`` turned round: false asks the provider not to make the upcall.
+    """
+
+    data: bytes = b""
+    length: int = 0
+    notify: bool = True
+    done: bool = False
+    error: int = 0
+    transferred: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkEvents:
+    """WSANETWORKEVENTS: which events were recorded, and the error of each."""
+
+    events: NetworkEvent
+    errors: dict[NetworkEvent, int] = field(default_factory=dict)
+    callee_data: bytes = b""
+    """What the accepting side sent back with the connection (lpCalleeData of WSPConnect)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerId:
+    """What the condition function is told about a connection request: lpCallerId, lpCallerData, lpCalleeId."""
+
+    caller: Address
+    caller_data: bytes
+    callee: Address
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionDecision:
+    """The condition function's answer and the data for the caller (lpCalleeData)."""
+
+    result: ConditionResult
+    callee_data: bytes = b""
+
+
+Condition = Callable[[CallerId], ConditionDecision]
+
+
+@dataclass(frozen=True, slots=True)
+class UpcallTable:
+    """WSPUPCALLTABLEEX, the entries that a SAN provider uses."""
+
+    WPUCreateSocketHandle: Callable[[CatalogEntryId, object], SocketHandle]
+    """(dwCatalogEntryId, lpContext) -> the switch's handle; WSAENOBUFS when there is none left."""
+    WPUCloseSocketHandle: Callable[[SocketHandle], None]
+    """The provider's last word about a socket; WSAENOTSOCK for an unknown handle."""
+    WPUQuerySocketHandleContext: Callable[[SocketHandle], object]
+    """The context given at creation; WSAENOTSOCK for an unknown handle."""
+    WPUCompleteOverlappedRequest: Callable[[SocketHandle, Overlapped, int, int], None]
+    """(s, lpOverlapped, dwError, cbTransferred)."""
+    signal_event: Callable[[SocketHandle], None]
+    """Stands for SetEvent on the event object of WSPEventSelect."""
+
+
+class ServiceProvider(Protocol):
+    """One provider instance: the provider as one process sees it."""
+
+    process: ProcessInstance
+
+    def startup_ex(self, version: int, upcalls: UpcallTable, base: WSAPROTOCOL_INFOW, now: Instant) -> None: ...
+    def cleanup(self, now: Instant) -> None: ...
+    def socket(
+        self,
+        family: int,
+        kind: int,
+        protocol: int,
+        info: WSAPROTOCOL_INFOW | None,
+        flags: int,
+        now: Instant,
+    ) -> SocketDescriptor: ...
+    def bind(self, s: SocketDescriptor, name: Address, now: Instant) -> None: ...
+    def listen(self, s: SocketDescriptor, backlog: int, now: Instant) -> None: ...
+    def accept(self, s: SocketDescriptor, condition: Condition, now: Instant) -> tuple[SocketDescriptor, Address]: ...
+    def connect(self, s: SocketDescriptor, name: Address, caller_data: bytes, now: Instant) -> None: ...
+    def send(self, s: SocketDescriptor, overlapped: Overlapped, now: Instant) -> None: ...
+    def recv(self, s: SocketDescriptor, overlapped: Overlapped, now: Instant) -> None: ...
+    def event_select(self, s: SocketDescriptor, events: NetworkEvent, now: Instant) -> None: ...
+    def enum_network_events(self, s: SocketDescriptor, now: Instant) -> NetworkEvents: ...
+    def get_overlapped_result(self, s: SocketDescriptor, overlapped: Overlapped, wait: bool, now: Instant) -> int: ...
+    def get_sock_opt(self, s: SocketDescriptor, level: int, name: int, now: Instant) -> int: ...
+    def set_sock_opt(self, s: SocketDescriptor, level: int, name: int, value: int, now: Instant) -> None: ...
+    def duplicate_socket(self, s: SocketDescriptor, target: ProcessInstance, now: Instant) -> WSAPROTOCOL_INFOW: ...
+    def close_socket(self, s: SocketDescriptor, now: Instant) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProcTable:
+    """WSPPROC_TABLE: the entries that Windows Sockets Direct requires, in the original's order."""
+
+    WSPAccept: Callable[..., Any]
+    WSPBind: Callable[..., Any]
+    WSPCleanup: Callable[..., Any]
+    WSPCloseSocket: Callable[..., Any]
+    WSPConnect: Callable[..., Any]
+    WSPDuplicateSocket: Callable[..., Any]
+    WSPEnumNetworkEvents: Callable[..., Any]
+    WSPEventSelect: Callable[..., Any]
+    WSPGetOverlappedResult: Callable[..., Any]
+    WSPGetSockOpt: Callable[..., Any]
+    WSPListen: Callable[..., Any]
+    WSPRecv: Callable[..., Any]
+    WSPSend: Callable[..., Any]
+    WSPSetSockOpt: Callable[..., Any]
+    WSPSocket: Callable[..., Any]
+    WSPStartupEx: Callable[..., Any]
+
+
+def proc_table(provider: ServiceProvider) -> ProcTable:
+    """The provider's entry points under the SPI's names."""
+    return ProcTable(
+        WSPAccept=provider.accept,
+        WSPBind=provider.bind,
+        WSPCleanup=provider.cleanup,
+        WSPCloseSocket=provider.close_socket,
+        WSPConnect=provider.connect,
+        WSPDuplicateSocket=provider.duplicate_socket,
+        WSPEnumNetworkEvents=provider.enum_network_events,
+        WSPEventSelect=provider.event_select,
+        WSPGetOverlappedResult=provider.get_overlapped_result,
+        WSPGetSockOpt=provider.get_sock_opt,
+        WSPListen=provider.listen,
+        WSPRecv=provider.recv,
+        WSPSend=provider.send,
+        WSPSetSockOpt=provider.set_sock_opt,
+        WSPSocket=provider.socket,
+        WSPStartupEx=provider.startup_ex,
+    )
+
+
+@dataclass(slots=True)
+class CallLog:
+    """Counts every call and upcall by its SPI name, and reports those that are not per-message data calls.
+
+    ``report`` gets (name, the process, the outcome: ``"ok"`` or the error's name).
+    """
+
+    process: ProcessInstance
+    report: Callable[[str, ProcessInstance, str], None]
+    counts: dict[str, int] = field(default_factory=dict)
+
+    _DATA_CALLS = ("WSPSend", "WSPRecv", "WPUCompleteOverlappedRequest", "WPUQuerySocketHandleContext")
+
+    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, counted and reported under ``name``."""
+        counts, report, process = self.counts, self.report, self.process
+        counts[name] = 0
+        if name in self._DATA_CALLS:
+
+            def counted(*arguments: Any) -> Any:
+                counts[name] += 1
+                return function(*arguments)
+
+            return counted
+
+        def reported(*arguments: Any) -> Any:
+            counts[name] += 1
+            try:
+                result = function(*arguments)
+            except OSError as error:
+                report(name, process, getattr(error, "name", type(error).__name__))
+                raise
+            report(name, process, "ok")
+            return result
+
+        return reported
+
+    def trace_calls(self, table: ProcTable) -> ProcTable:
+        """The same table with every entry wrapped."""
+        return ProcTable(**{f.name: self.wrap(f.name, getattr(table, f.name)) for f in fields(table)})
+
+    def trace_upcalls(self, table: UpcallTable) -> UpcallTable:
+        """The same table with every entry wrapped; ``signal_event`` is reported as SetEvent."""
+        names = {f.name: "SetEvent" if f.name == "signal_event" else f.name for f in fields(table)}
+        return UpcallTable(**{member: self.wrap(name, getattr(table, member)) for member, name in names.items()})
