@@ -155,17 +155,17 @@ class Inbound:
         connection.remote_guid = reply.local_ca_guid
         connection.remote_qpn = reply.local_qpn
         pair_key = (remote_ip, reply.local_ca_guid, reply.local_qpn)
-        refusal = None
+        objection: Refusal | None = None
         if reply.local_qpn < 2 or reply.local_comm_id == 0:
-            refusal = Refusal(REJECTED_REP, RejectReason.UNSUPPORTED_REQUEST)
+            objection = Refusal(REJECTED_REP, RejectReason.UNSUPPORTED_REQUEST)
         elif pair_key in core.by_pair:
             self._end_stale(core.by_pair[pair_key], now)
-            refusal = Refusal(REJECTED_REP, RejectReason.STALE_CONNECTION)
-        if refusal is not None:
-            connection.refusal = refusal
+            objection = Refusal(REJECTED_REP, RejectReason.STALE_CONNECTION)
+        if objection is not None:
+            connection.refusal = objection
             core.arrive(connection, Move.REP_REFUSED, now)
-            core.refuse(remote_ip, reply.transaction_id, connection.comm_id, reply.local_comm_id, refusal)
-            core.tell(connection, Rejected(connection.comm_id, refusal.reason, b""))
+            core.refuse(remote_ip, reply.transaction_id, connection.comm_id, reply.local_comm_id, objection)
+            core.tell(connection, Rejected(connection.comm_id, objection.reason, b""))
             return
         core.arrive(connection, Move.REP_ARRIVED, now)
         core.add_pair(connection)
@@ -267,7 +267,7 @@ class Inbound:
         before = core.arrive(connection, Move.DREQ_ARRIVED, now)
         if before is None:
             return
-        if connection.state is State.TIMEWAIT:  # DREQs crossed
+        if before is State.DREQ_SENT:  # DREQs crossed
             core.answer_disconnect(remote_ip, request)
         else:
             connection.disconnect_to_answer = request
