@@ -21,6 +21,8 @@ class RequestReceived:
     comm_id: CommId
     remote_ip: bytes
     service_id: int
+    path_mtu: int
+    """In bytes, as against the code in ``request``."""
     request: ConnectRequest
 
 

@@ -94,7 +94,8 @@ class Inbound:
         )
         core.add(connection)
         core.deadlines.set(connection.comm_id, now + connection.patience)
-        core.events.append(RequestReceived(connection.comm_id, remote_ip, request.service_id, request))
+        path_mtu = 128 << request.path_mtu
+        core.events.append(RequestReceived(connection.comm_id, remote_ip, request.service_id, path_mtu, request))
 
     def _objection(self, request: ConnectRequest) -> Refusal | None:
         """What makes a REQ impossible for us, whoever listens."""

@@ -277,6 +277,8 @@ class ProxyDriver:
     def _send_replies(self, now: Instant) -> None:
         while self._replies:
             endpoint = self._replies.popleft()
+            if endpoint.state is not EndpointState.ACCEPTING:
+                continue  # the peer took its request back meanwhile
             self.manager.accept(
                 endpoint.comm_id,
                 local_qpn=endpoint.queue_pair.qpn,
@@ -351,7 +353,8 @@ class ProxyDriver:
             owner = endpoint.owner
             if owner is not None:
                 owner.on_connected(bytes(reply.private_data), now)
-            self.manager.ready(comm_id, now)
+            if endpoint.state is EndpointState.CONNECTED:  # the owner may have thought better of it
+                self.manager.ready(comm_id, now)
         elif isinstance(event, Established):
             if endpoint.state is EndpointState.ACCEPTING:
                 endpoint.state = EndpointState.CONNECTED
@@ -375,7 +378,7 @@ class ProxyDriver:
             bytes(request.private_data),
             request.local_qpn,
             request.starting_psn,
-            request.path_mtu,
+            event.path_mtu,
         )
         listener = self._listeners.get(event.service_id & 0xFFFF)
         if listener is None or len(listener.requests) >= listener.backlog:

@@ -65,6 +65,7 @@ def test_starting_psn_is_what_its_author_expects_to_receive():
     (reply_event,) = wire.a.of(ReplyReceived)
     (request_event,) = wire.b.of(RequestReceived)
     assert reply_event.reply.starting_psn == 0x12345  # given to accept by b, so a sends from it
+    assert request_event.path_mtu == 1024
     assert request_event.request.starting_psn == 0xABCDE  # given to connect by a, so b sends from it
 
 
