@@ -1,1 +1,1 @@
-"""TBD."""
+"""Reliable connection: queue pairs and the channel adapter that owns them."""

@@ -1,0 +1,203 @@
+"""A queue pair of the reliable connection service: requester and responder behind one state machine (``qp_state``)."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from fabric.errors import IllegalTransition
+from fabric.ids import Qpn
+from fabric.rc.events import CommunicationEstablished, Completion, FatalError, QpEvent
+from fabric.rc.qp_state import QpState, check_transition
+from fabric.rc.requester import Requester
+from fabric.rc.responder import Responder
+from fabric.rc.work import CompletionStatus, ReceiveWorkRequest, SendWorkRequest, WorkCompletion
+from fabric.units import Instant
+from fabric.wire.fast import FrameBuilder, Packet
+from fabric.wire.headers import local_ack_timeout
+from fabric.wire.opcodes import Opcode
+
+__all__ = ["CommunicationEstablished", "Completion", "FatalError", "QueuePair", "QueuePairStatistics"]
+_ACKNOWLEDGE = int(Opcode.RC_ACKNOWLEDGE)
+_SEND_MAX = int(Opcode.RC_SEND_ONLY)
+RECEIVES_MAX = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePairStatistics:
+    """Counters of one queue pair since it was brought up."""
+
+    state: str
+    packets_sent: int = 0
+    packets_retransmitted: int = 0
+    timeouts: int = 0
+    naks_received: int = 0
+    rnr_received: int = 0
+    naks_sent: int = 0
+    rnr_sent: int = 0
+    duplicates_received: int = 0
+    acknowledges_sent: int = 0
+
+
+class QueuePair:
+    """See the module text; the adapter demultiplexes packets to it and carries its frames away."""
+
+    def __init__(self, qpn: Qpn) -> None:
+        self.qpn = qpn
+        self.state = QpState.RESET
+        self.remote_ip = b""
+        self._remote_qpn = 0
+        self._builder: FrameBuilder | None = None
+        self._requester: Requester | None = None
+        self._responder: Responder | None = None
+        self._receives: deque[ReceiveWorkRequest] = deque()
+        self._answers: deque[tuple[int, int]] = deque()
+        self._events: deque[QpEvent] = deque()
+        self._path_mtu = 0
+        self._established = False
+        self._acknowledges = 0
+
+    # ------------------------------------------------------------------ commands
+
+    def modify(self, target: QpState, **attributes: Any) -> None:
+        """Move to ``target`` with the attributes that ``QP_TRANSITIONS`` names. IllegalTransition, SanloomError."""
+        check_transition(self.state, target, attributes)
+        if target is QpState.RTR:
+            self._builder = attributes["builder"]
+            self.remote_ip = attributes["remote_ip"]
+            self._remote_qpn = attributes["remote_qpn"]
+            self._path_mtu = attributes["path_mtu"]
+            self._responder = Responder(
+                path_mtu=self._path_mtu,
+                expected_psn=attributes["rq_psn"],
+                min_rnr_timer=attributes["min_rnr_timer"],
+                answer=self._answer,
+                complete=self._complete,
+                receives=self._receives,
+            )
+        elif target is QpState.RTS and self._requester is None:
+            self._requester = Requester(
+                path_mtu=self._path_mtu,
+                next_psn=attributes["sq_psn"],
+                timeout=local_ack_timeout(attributes["timeout"]),
+                retry_count=attributes["retry_count"],
+                rnr_retry=attributes["rnr_retry"],
+                complete=self._complete,
+            )
+        elif target is QpState.ERR:
+            self._enter_error(CompletionStatus.FLUSHED)
+        self.state = target
+
+    def post_send(self, request: SendWorkRequest, now: Instant) -> None:
+        """Send a message; IllegalTransition unless in RTS, SQD or ERR (where it is flushed)."""
+        if self.state is QpState.ERR:
+            self._complete(WorkCompletion(request.wr_id, "send", CompletionStatus.FLUSHED))
+            return
+        if self._requester is None or self.state not in (QpState.RTS, QpState.SQD):
+            raise IllegalTransition("queue pair", self.state.value, "post_send", "requester")
+        self._requester.post(request)
+
+    def post_receive(self, request: ReceiveWorkRequest, now: Instant) -> None:
+        """Offer room for one message; IllegalTransition in RESET."""
+        if self.state is QpState.RESET:
+            raise IllegalTransition("queue pair", self.state.value, "post_receive", "responder")
+        if self.state is QpState.ERR:
+            self._complete(WorkCompletion(request.wr_id, "receive", CompletionStatus.FLUSHED))
+            return
+        assert len(self._receives) < RECEIVES_MAX, "the consumer posts receives without bound"
+        self._receives.append(request)
+
+    # --------------------------------------------------------------------- input
+
+    def handle_packet(self, packet: Packet, now: Instant) -> None:
+        """A packet for this queue pair; anything that does not fit its state is dropped."""
+        opcode = packet.opcode
+        fatal: CompletionStatus | None = None
+        if opcode == _ACKNOWLEDGE:
+            if self._requester is not None and self.state in (QpState.RTS, QpState.SQD):
+                aeth = packet.extension
+                fatal = self._requester.handle_acknowledge(packet.psn, aeth[0], now)
+        elif opcode <= _SEND_MAX and opcode != int(Opcode.RC_SEND_LAST_IMMEDIATE):
+            if self._responder is not None and self.state in (QpState.RTR, QpState.RTS, QpState.SQD):
+                if not self._established:
+                    self._established = True
+                    self._events.append(CommunicationEstablished())
+                fatal = self._responder.handle_request(packet)
+        if fatal is not None:
+            self._fail(fatal)
+
+    def handle_timeout(self, now: Instant) -> None:
+        """The retransmission timer or the end of an RNR wait."""
+        requester = self._requester
+        if requester is not None and self.state in (QpState.RTS, QpState.SQD):
+            fatal = requester.handle_timeout(now)
+            if fatal is not None:
+                self._fail(fatal)
+
+    # -------------------------------------------------------------------- output
+
+    def poll_transmit(self, now: Instant) -> bytes | None:
+        """The next frame: acknowledgements first."""
+        builder = self._builder
+        if builder is None:
+            return None
+        if self._answers:
+            psn, syndrome = self._answers.popleft()
+            self._acknowledges += 1
+            assert self._responder is not None
+            aeth = (syndrome << 24 | self._responder.msn).to_bytes(4, "big")
+            return builder.build(_ACKNOWLEDGE, psn, destination_qpn=self._remote_qpn, extension=aeth)
+        if self._requester is None or self.state is not QpState.RTS:
+            return None
+        packet = self._requester.poll(now)
+        if packet is None:
+            return None
+        psn, opcode, payload, ask, _last = packet
+        return builder.build(opcode, psn, payload, destination_qpn=self._remote_qpn, ack_request=ask)
+
+    def poll_event(self) -> QpEvent | None:
+        """The next event."""
+        return self._events.popleft() if self._events else None
+
+    def poll_timeout(self) -> Instant | None:
+        """When the retransmission timer runs out."""
+        return self._requester.deadline if self._requester is not None else None
+
+    def statistics(self) -> QueuePairStatistics:
+        """A frozen snapshot."""
+        requester, responder = self._requester, self._responder
+        return QueuePairStatistics(
+            state=self.state.value,
+            packets_sent=requester.packets if requester else 0,
+            packets_retransmitted=requester.retransmitted if requester else 0,
+            timeouts=requester.timeouts if requester else 0,
+            naks_received=requester.naks_received if requester else 0,
+            rnr_received=requester.rnr_received if requester else 0,
+            naks_sent=responder.sequence_naks if responder else 0,
+            rnr_sent=responder.rnr_naks if responder else 0,
+            duplicates_received=responder.duplicates if responder else 0,
+            acknowledges_sent=self._acknowledges,
+        )
+
+    # ------------------------------------------------------------------- private
+
+    def _answer(self, psn: int, syndrome: int) -> None:
+        answers = self._answers
+        if syndrome < 0x20 and answers and answers[-1][1] < 0x20:
+            answers[-1] = (psn, syndrome)  # one ACK covers all before it
+        else:
+            answers.append((psn, syndrome))
+
+    def _complete(self, completion: WorkCompletion) -> None:
+        self._events.append(Completion(completion))
+
+    def _fail(self, status: CompletionStatus) -> None:
+        self._enter_error(status)
+        self.state = QpState.ERR
+        self._events.append(FatalError(status))
+
+    def _enter_error(self, first: CompletionStatus) -> None:
+        """Flush all work (rule 38)."""
+        if self._requester is not None:
+            self._requester.flush(first)
+        while self._receives:
+            self._complete(WorkCompletion(self._receives.popleft().wr_id, "receive", CompletionStatus.FLUSHED))
