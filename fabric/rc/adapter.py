@@ -237,8 +237,17 @@ class ChannelAdapter:
             totals[2] += stats.naks_sent
             totals[3] += stats.rnr_sent
             totals[4] += stats.duplicates_received
+        retransmitted, timeouts, naks, rnr, duplicates = totals
         return AdapterStatistics(
-            self._frames_in, self._frames_out, tuple(self._dropped), *totals, len(self._queue_pairs)
+            frames_in=self._frames_in,
+            frames_out=self._frames_out,
+            dropped=tuple(self._dropped),
+            packets_retransmitted=retransmitted,
+            timeouts=timeouts,
+            naks_sent=naks,
+            rnr_sent=rnr,
+            duplicates_received=duplicates,
+            queue_pairs=len(self._queue_pairs),
         )
 
     # ------------------------------------------------------------------- private
