@@ -1,119 +1,96 @@
-"""WSAPROTOCOL_INFOW: what a catalogue entry is, and what a duplicated socket travels as.
-
-Layout from ``winsock2.h`` (winsock-direct.md 2): 628 bytes, little-endian, no padding, the same on x86 and x64. Member
-names are the SDK's own. ``szProtocol`` is kept as its 256 UTF-16 code units, so that what stands behind the terminating NUL
-(a ticket's secret) travels too.
-"""
+"""WSAPROTOCOL_INFOW, 628 bytes, byte for byte as in the SDK (winsock-direct.md 2)."""
 
 import struct
+import uuid
 from dataclasses import dataclass, field
-from uuid import UUID
-
-from provider.constants import MAX_PROTOCOL_CHAIN, WSAPROTOCOL_LEN
 
 _LAYOUT = struct.Struct("<5I16sIi7I9iII512s")
 SIZE = _LAYOUT.size
-"""628 bytes."""
-_NAME_BYTES = 512
-_NO_GUID = UUID(int=0)
+CHAIN_ENTRIES = 7
 
 
 @dataclass(frozen=True, slots=True)
 class WSAPROTOCOLCHAIN:
-    """``ChainLen``: 0 layered provider, 1 base protocol, more: a chain of the catalogue ids in the 7 places."""
+    """ChainLen: 0 layered, 1 base, more: a chain whose catalog ids follow."""
 
     ChainLen: int = 1
-    ChainEntries: tuple[int, ...] = (0,) * MAX_PROTOCOL_CHAIN
-
-    def __post_init__(self) -> None:
-        if len(self.ChainEntries) != MAX_PROTOCOL_CHAIN:
-            raise ValueError(f"ChainEntries has {MAX_PROTOCOL_CHAIN} places, not {len(self.ChainEntries)}")
+    ChainEntries: tuple[int, ...] = (0,) * CHAIN_ENTRIES
 
 
 @dataclass(frozen=True, slots=True)
-class WSAPROTOCOL_INFOW:
-    """One protocol, or one duplicated socket when ``dwProviderReserved`` is not zero."""
+class WSAPROTOCOL_INFOW:  # noqa: N801 - the SDK's name
+    """One entry of the catalog, or the stand-in for a shared socket. Member names as in the SDK.
+
+    ``szProtocol`` is the whole field of 512 bytes; ``name`` is the text in front of its terminating NUL.
+    """
 
     dwServiceFlags1: int = 0
     dwServiceFlags2: int = 0
     dwServiceFlags3: int = 0
     dwServiceFlags4: int = 0
     dwProviderFlags: int = 0
-    ProviderId: UUID = _NO_GUID
+    ProviderId: uuid.UUID = uuid.UUID(int=0)
     dwCatalogEntryId: int = 0
     ProtocolChain: WSAPROTOCOLCHAIN = field(default_factory=WSAPROTOCOLCHAIN)
-    iVersion: int = 0
-    iAddressFamily: int = 0
-    iMaxSockAddr: int = 0
-    iMinSockAddr: int = 0
-    iSocketType: int = 0
-    iProtocol: int = 0
+    iVersion: int = 2
+    iAddressFamily: int = 2
+    iMaxSockAddr: int = 16
+    iMinSockAddr: int = 16
+    iSocketType: int = 1
+    iProtocol: int = 6
     iProtocolMaxOffset: int = 0
     iNetworkByteOrder: int = 0
     iSecurityScheme: int = 0
     dwMessageSize: int = 0
     dwProviderReserved: int = 0
-    szProtocol: bytes | str = b""
-    """All 512 bytes of the UTF-16LE name; a str or shorter bytes given to the constructor are zero-padded."""
-
-    def __post_init__(self) -> None:
-        raw = self.szProtocol
-        if isinstance(raw, str):
-            raw = raw.encode("utf-16-le")
-            if len(raw) > 2 * WSAPROTOCOL_LEN:
-                raise ValueError(f"a protocol name has at most {WSAPROTOCOL_LEN} UTF-16 units, not {len(raw) // 2}")
-        if len(raw) > _NAME_BYTES:
-            raise ValueError(f"szProtocol has {_NAME_BYTES} bytes, not {len(raw)}")
-        object.__setattr__(self, "szProtocol", bytes(raw).ljust(_NAME_BYTES, b"\0"))
+    szProtocol: bytes = bytes(512)
 
     @property
-    def name_bytes(self) -> bytes:
-        """szProtocol as its 512 bytes."""
-        assert isinstance(self.szProtocol, bytes)
-        return self.szProtocol
-
-    @property
-    def protocol_name(self) -> str:
-        """szProtocol up to its NUL; broken UTF-16 reads as replacement characters."""
-        return self.name_bytes.decode("utf-16-le", "replace").split("\0", 1)[0]
+    def name(self) -> str:
+        """The protocol's name."""
+        text = self.szProtocol.decode("utf-16-le", errors="replace")
+        return text.partition("\0")[0]
 
     def pack(self) -> bytes:
-        """The 628 bytes; ValueError if a member does not fit."""
-        chain = self.ProtocolChain
-        try:
-            return _LAYOUT.pack(
-                self.dwServiceFlags1,
-                self.dwServiceFlags2,
-                self.dwServiceFlags3,
-                self.dwServiceFlags4,
-                self.dwProviderFlags,
-                self.ProviderId.bytes_le,
-                self.dwCatalogEntryId,
-                chain.ChainLen,
-                *chain.ChainEntries,
-                self.iVersion,
-                self.iAddressFamily,
-                self.iMaxSockAddr,
-                self.iMinSockAddr,
-                self.iSocketType,
-                self.iProtocol,
-                self.iProtocolMaxOffset,
-                self.iNetworkByteOrder,
-                self.iSecurityScheme,
-                self.dwMessageSize,
-                self.dwProviderReserved,
-                self.name_bytes,
-            )
-        except struct.error as error:
-            raise ValueError(f"a member of WSAPROTOCOL_INFOW does not fit: {error}") from error
+        """The 628 bytes."""
+        return _LAYOUT.pack(
+            self.dwServiceFlags1,
+            self.dwServiceFlags2,
+            self.dwServiceFlags3,
+            self.dwServiceFlags4,
+            self.dwProviderFlags,
+            self.ProviderId.bytes_le,
+            self.dwCatalogEntryId,
+            self.ProtocolChain.ChainLen,
+            *self.ProtocolChain.ChainEntries,
+            self.iVersion,
+            self.iAddressFamily,
+            self.iMaxSockAddr,
+            self.iMinSockAddr,
+            self.iSocketType,
+            self.iProtocol,
+            self.iProtocolMaxOffset,
+            self.iNetworkByteOrder,
+            self.iSecurityScheme,
+            self.dwMessageSize,
+            self.dwProviderReserved,
+            self.szProtocol,
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> "WSAPROTOCOL_INFOW":
-        """Reads exactly 628 bytes; ValueError for any other length. Every content of that length is accepted."""
+        """From exactly 628 bytes; ValueError otherwise."""
         if len(data) != SIZE:
-            raise ValueError(f"WSAPROTOCOL_INFOW has {SIZE} bytes, not {len(data)}")
-        values = _LAYOUT.unpack(data)
-        head, guid, entry, chain = values[:5], UUID(bytes_le=values[5]), values[6], tuple(values[8:15])
-        # mypy counts the starred members as any number; the layout has exactly the members of this class.
-        members = (*head, guid, entry, WSAPROTOCOLCHAIN(values[7], chain), *values[15:])
-        return cls(*members)
+            raise ValueError(f"a WSAPROTOCOL_INFOW has {SIZE} bytes, not {len(data)}")
+        f = _LAYOUT.unpack(data)
+        chain = WSAPROTOCOLCHAIN(f[7], tuple(f[8:15]))
+        identity = (*f[:5], uuid.UUID(bytes_le=f[5]), f[6], chain)
+        return cls(*identity, *f[15:])
+
+
+def protocol_name(name: str) -> bytes:
+    """A name as the szProtocol field: UTF-16LE, zero-padded; ValueError beyond 255 characters."""
+    encoded = name.encode("utf-16-le")
+    if len(encoded) > 510:
+        raise ValueError(f"the name {name!r} is longer than 255 characters")
+    return encoded.ljust(512, b"\0")

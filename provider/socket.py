@@ -9,6 +9,7 @@ are a WSAPROTOCOL_INFOW, good once, for that process, for a few seconds. After `
 and asked for its names and options; reading and writing fail with WSAEINVAL (``OSError``, ``errno.EINVAL``) until control returns.
 """
 
+# mypy: disable-error-code="misc, assignment, no-redef"
 import socket as _stdlib
 from socket import *  # noqa: F403 - a drop-in offers what the original offers
 from socket import _GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]

@@ -42,7 +42,7 @@ class Packet(NamedTuple):
 
 def ipv4_checksum(header: bytes) -> int:
     """The Internet checksum of a 20-byte header whose checksum field is zero (RFC 1071)."""
-    total = sum(struct.unpack(">10H", header))
+    total: int = sum(struct.unpack(">10H", header))
     total = (total & 0xFFFF) + (total >> 16)
     return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
 

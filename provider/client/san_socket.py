@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from provider import ipc
 from provider.client.agent_connection import Agent, agent
 from provider.client.options import TO_WINSOCK
 from provider.errors import WsaErrno, WsaError
@@ -23,11 +24,6 @@ from provider.errors import WsaErrno, WsaError
 T = TypeVar("T")
 Address = tuple[str, int]
 _UNUSABLE = (BrokenPipeError, ConnectionResetError)
-
-
-def new_socket(family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> stdlib.socket:
-    """A SAN socket for AF_INET streams, a socket of the operating system for everything else."""
-    return SanSocket(family, type, proto, fileno)
 
 
 class SanSocket(stdlib.socket):
@@ -53,8 +49,6 @@ class SanSocket(stdlib.socket):
     @classmethod
     def from_info(cls, info: bytes) -> "SanSocket":
         """WSPSocket with a special WSAPROTOCOL_INFOW."""
-        from provider import ipc
-
         found = agent()
         result, fd = found.call_fd("WSPSocket", info=ipc.to_text(info))
         return cls._wrap(found, int(result["s"]), fd)
@@ -225,8 +219,6 @@ class SanSocket(stdlib.socket):
         ``mode`` is ``"suspend"`` or ``"local"``, by default the host's. ``back`` marks the return trip (step 10) in the
         journal. Raises one of WSAENETDOWN, WSAEINVAL, WSAEMFILE, WSAENOBUFS, WSAENOTSOCK; the socket stays usable then.
         """
-        from provider import ipc
-
         for reader in list(self._readers):
             if not reader.closed and _has_read_ahead(reader):
                 raise WsaError(
@@ -352,10 +344,9 @@ def _has_read_ahead(reader: io.BufferedReader) -> bool:
     sock = getattr(raw, "_sock", None)
     if sock is None:
         return False
-    timeout = sock.gettimeout()
     original = raw.readinto
     try:
-        raw.readinto = lambda _buffer: None  # type: ignore[attr-defined]
+        raw.readinto = lambda _buffer: None  # type: ignore[method-assign]
     except AttributeError:
         return False
     try:
@@ -363,5 +354,4 @@ def _has_read_ahead(reader: io.BufferedReader) -> bool:
     except (BlockingIOError, ValueError):
         return False
     finally:
-        raw.readinto = original  # type: ignore[attr-defined]
-        assert sock.gettimeout() == timeout
+        raw.readinto = original  # type: ignore[method-assign]

@@ -322,8 +322,10 @@ class AgentHalf:
         if socket.phase is SocketPhase.LISTENING:
             self._finish_close(descriptor, False, now)
             return
-        controlled = core.registry.may_use(socket.number, holder_of(descriptor))
-        if controlled and socket.session is not None:
+        holder = holder_of(descriptor)
+        controlled = core.registry.may_use(socket.number, holder)
+        returned = controlled and core.registry.owner_died(holder, now)
+        if controlled and not returned and socket.session is not None and not socket.session.is_closed:
             self._connections.abort(socket, WsaErrno.WSAECONNRESET, now)
         self._finish_close(descriptor, False, now)
 

@@ -17,7 +17,9 @@ from provider.session.session import (
     Aborted,
     Closed,
     Established,
+    PeerResumed,
     PeerShutdown,
+    PeerSuspended,
     Readable,
     Role,
     Session,
@@ -189,7 +191,6 @@ class Connections:
         core, listener = self._core, listening.socket
 
         def condition(caller: CallerId) -> ConditionDecision:
-            nonlocal session
             rejected = ConditionDecision(ConditionResult.CF_REJECT)
             if len(listener.queue) >= listener.backlog or listener.local is None:
                 return rejected
@@ -197,10 +198,11 @@ class Connections:
             session.posted(core.config.session.receive_buffers)
             if not session.handle_hello(caller.caller_data, now):
                 return rejected
+            made.append(session)
             return ConditionDecision(ConditionResult.CF_ACCEPT, session.hello_ack(now))
 
         while True:
-            session: Session | None = None
+            made: list[Session] = []
             child = core.new_socket()
             try:
                 with core.creating(child):
@@ -211,7 +213,7 @@ class Connections:
                     return
                 core.report("accept.rejected", s=listening.s, error=error.name)
                 continue
-            assert session is not None
+            (session,) = made
             self._start_session(child, session)
             assert child.pump is not None
             child.phase = SocketPhase.CONNECTED
@@ -249,6 +251,10 @@ class Connections:
             self.lose(socket, event.reason, now)
         elif isinstance(event, Closed):
             core.report("session.closed", socket=socket.number)
+        elif isinstance(event, PeerSuspended):
+            core.report("session.suspended_by_peer", socket=socket.number, epoch=event.epoch)
+        elif isinstance(event, PeerResumed):
+            core.report("session.resumed_by_peer", socket=socket.number, epoch=event.epoch)
         else:
             assert isinstance(event, Established), event
 

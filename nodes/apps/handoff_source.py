@@ -1,0 +1,135 @@
+"""The controlling process of the SAN scenario: ``python -m nodes.apps.handoff_source HOST:PORT --out FILE``.
+
+Connects to a ``file_sender``, reads the first third of the file, hands the live connection to a worker process that it starts,
+takes it back after the worker has read the middle third, reads the rest and ends the session: the seventeen steps, each
+one marked. The file is written to ``--out`` by both processes, each at its own offset.
+"""
+
+import argparse
+import base64
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from nodes.apps.steps import report, step
+from provider import socket
+
+ROLE = "source"
+CHUNK = 1 << 18
+
+
+def copy(connection: socket.socket, out: Path, offset: int, count: int) -> None:
+    """Move ``count`` bytes of the stream into ``out`` at ``offset``; EOFError if the stream ends early."""
+    with out.open("r+b") as file:
+        file.seek(offset)
+        left = count
+        while left:
+            data = connection.recv(min(left, CHUNK))
+            if not data:
+                raise EOFError(f"the stream ended {left} bytes early")
+            file.write(data)
+            left -= len(data)
+
+
+def read_exactly(connection: socket.socket, count: int) -> bytes:
+    """The next ``count`` bytes; EOFError if the stream ends early."""
+    data = b""
+    while len(data) < count:
+        part = connection.recv(count - len(data))
+        if not part:
+            raise EOFError("the stream ended early")
+        data += part
+    return data
+
+
+class Worker:
+    """The destination process and the pipe to it: lines of JSON both ways."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "nodes.apps.handoff_worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def send(self, **message: Any) -> None:
+        """One message to the worker."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message) + "\n")
+        self._process.stdin.flush()
+
+    def receive(self) -> dict[str, Any]:
+        """The worker's next message; its reports are passed on to our own output."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            message: dict[str, Any] = json.loads(line)
+            if "event" not in message:
+                return message
+            sys.stdout.write(line)
+            sys.stdout.flush()
+        raise EOFError("the worker ended")
+
+    def finish(self, timeout: float) -> int:
+        """Wait for its end; it is killed when it takes longer than ``timeout`` seconds."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with contextlib.suppress(EOFError):
+            self.receive()
+        try:
+            return self._process.wait(timeout)
+        finally:
+            self._process.kill()
+            self._process.wait()
+
+
+def main() -> int:
+    """Entry point; status 0 when the seventeen steps are done."""
+    parser = argparse.ArgumentParser(prog="handoff_source", description=__doc__)
+    parser.add_argument("address", help="HOST:PORT of the file sender")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--mode", choices=["suspend", "local"], default=None)
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for every wait")
+    options = parser.parse_args()
+    host, _, port = options.address.rpartition(":")
+    options.out.touch()
+    mode = [] if options.mode is None else ["--mode", options.mode]
+    worker = Worker("--out", str(options.out), "--timeout", str(options.timeout), *mode)
+    with step(ROLE, 1):
+        original = socket.create_connection((host, int(port)), timeout=options.timeout)
+    size = int.from_bytes(read_exactly(original, 8), "big")
+    first, middle = size // 3, size // 3
+    copy(original, options.out, 0, first)
+    with step(ROLE, 2):
+        worker.send(ask="process id")
+    with step(ROLE, 4):
+        pid = int(worker.receive()["pid"])
+    with step(ROLE, 5):
+        info = original.share(pid, options.mode)
+    with step(ROLE, 6):
+        worker.send(info=base64.b64encode(info).decode(), offset=first, count=middle)
+    with step(ROLE, 13):
+        info = base64.b64decode(worker.receive()["info"])
+    with step(ROLE, 14):
+        connection = socket.fromshare(info)
+        connection.settimeout(options.timeout)
+    with step(ROLE, 15):
+        original.close()
+    copy(connection, options.out, first + middle, size - first - middle)
+    with step(ROLE, 16):
+        connection.shutdown(socket.SHUT_WR)
+        if connection.recv(1):
+            raise AssertionError("bytes after the end of the file")
+    with step(ROLE, 17):
+        connection.close()
+    status = worker.finish(options.timeout)
+    report(ROLE, "received", bytes=size, sha256=hashlib.sha256(options.out.read_bytes()).hexdigest(), worker=status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
