@@ -18,7 +18,7 @@ class WSAPROTOCOLCHAIN:
 
 
 @dataclass(frozen=True, slots=True)
-class WSAPROTOCOL_INFOW:  # noqa: N801 - the SDK's name
+class WSAPROTOCOL_INFOW:
     """One entry of the catalog, or the stand-in for a shared socket. Member names as in the SDK.
 
     ``szProtocol`` is the whole field of 512 bytes; ``name`` is the text in front of its terminating NUL.

@@ -25,7 +25,7 @@ SocketType = SanSocket
 error = OSError
 timeout = TimeoutError
 
-__all__ = [  # noqa: PLE0604, F405
+__all__ = [
     *_stdlib.__all__,
     "create_connection",
     "create_server",

@@ -21,9 +21,9 @@ from nodes.agent.channels import Channels
 from nodes.agent.processes import NoSuchProcess, Peer, identify, instance_of
 from provider import ipc
 from provider.errors import WsaErrno, WsaError
-from provider.stack import HostStack
 from provider.sockets_switch import events
 from provider.sockets_switch.shared_socket import Descriptor, SocketPhase
+from provider.stack import HostStack
 
 T = TypeVar("T")
 CONNECTIONS_MAX = 1024

@@ -144,7 +144,7 @@ class SanSocket(stdlib.socket):
     def getsockname(self) -> Address:
         """As the original."""
         local = self._call("status")["local"]
-        return (local[0], local[1]) if local else ("0.0.0.0", 0)  # noqa: S104
+        return (local[0], local[1]) if local else ("0.0.0.0", 0)
 
     def getpeername(self) -> Address:
         """As the original; WSAENOTCONN when not connected."""
@@ -268,8 +268,8 @@ class SanSocket(stdlib.socket):
             raise TypeError("AF_INET address must be (str, int)")
         if not 0 <= port <= 65_535:
             raise OverflowError("port must be 0-65535.")
-        if host in ("", "0.0.0.0"):  # noqa: S104
-            return ["0.0.0.0", port]  # noqa: S104
+        if host in ("", "0.0.0.0"):
+            return ["0.0.0.0", port]
         name = self._agent.host["names"].get(host) or ("127.0.0.1" if host == "localhost" else host)
         try:
             stdlib.inet_aton(name)

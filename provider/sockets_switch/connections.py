@@ -39,7 +39,7 @@ from provider.spi import (
 
 BACKLOG_MAX = 1024
 EPHEMERAL_FIRST, EPHEMERAL_LAST = 49_152, 65_535
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - the application's wildcard, never a socket of the machine
+ANY_ADDRESS = "0.0.0.0"
 
 
 def holder_of(descriptor: Descriptor) -> Holder:

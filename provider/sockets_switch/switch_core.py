@@ -7,7 +7,6 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from fabric.ids import CatalogEntryId, ProcessInstance, SocketHandle
 from fabric.rng import Stream
@@ -199,5 +198,5 @@ class _Creating:
     def __enter__(self) -> None:
         self._outer, self._core._creating = self._core._creating, self._socket
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._core._creating = self._outer

@@ -1,7 +1,8 @@
 """Frames and pcapng streams for tests of captures."""
 
-from fabric.wire.fast import FrameBuilder
 from fabric.wire.pcapng import PcapngWriter
+
+from fabric.wire.fast import FrameBuilder
 
 RC_SEND_ONLY = 0x04
 CLIENT, SERVER = bytes([10, 77, 0, 1]), bytes([10, 77, 0, 2])
