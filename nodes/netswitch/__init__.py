@@ -1,1 +1,1 @@
-"""TBD."""
+"""The network-switch daemon: one process per network switch of a lab."""

@@ -1,0 +1,221 @@
+"""What every node process does: read its configuration, drive its engine, answer on its control socket, end tidily.
+
+The configuration is a JSON file that the launcher writes: lab, node, run_id, topology, seed, directory (of the sockets),
+journal (a file), mode. The process writes ``ready`` and a newline to ``--ready-fd`` when it serves; it ends on SIGTERM, on SIGINT, or when
+``--lifeline-fd`` (a pipe whose other end its launcher holds) reaches its end. It removes the socket files that it made.
+"""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from fabric.assembly import Plan
+from fabric.capture.stream import CaptureStream
+from fabric.capture.tap import OUT
+from fabric.engine import Engine
+from fabric.journal import LineJournal
+from fabric.live.driver import LATENESS_BOUNDS, EventHandler, NodeDriver
+from fabric.live.zmq_channel import NodeChannels
+from fabric.topology.spec import Topology
+
+CONTROL_MAX = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """One node's share of a lab."""
+
+    lab: str
+    node: str
+    run_id: str
+    topology: Topology
+    seed: int
+    directory: Path
+    journal: Path
+    capture: Path | None
+    mode: str
+
+    @classmethod
+    def read(cls, path: Path) -> "NodeConfig":
+        """From the launcher's file."""
+        data = json.loads(path.read_text())
+        capture = data.get("capture")
+        return cls(
+            data["lab"],
+            data["node"],
+            data["run_id"],
+            Topology.from_json(data["topology"]),
+            data["seed"],
+            Path(data["directory"]),
+            Path(data["journal"]),
+            Path(capture) if capture else None,
+            data["mode"],
+        )
+
+
+def parse_arguments(role: str) -> argparse.Namespace:
+    """The command line of a node process."""
+    parser = argparse.ArgumentParser(prog=f"python -m nodes.{role}")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--lifeline-fd", type=int)
+    return parser.parse_args()
+
+
+class NodeDaemon:
+    """The parts that host agents and network switches have in common."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.plan = Plan(config.topology)
+        self._journal_file = config.journal.open("a", buffering=1)
+        self.journal = LineJournal(self._journal_file.write)
+        self.channels = NodeChannels(config.node, config.directory)
+        self.driver: NodeDriver
+        self._capture_file: Any = None
+
+    def build(self, engine: Engine, on_event: EventHandler) -> NodeDriver:
+        """The driver, with this node's outgoing links and channels."""
+        config, plan = self.config, self.plan
+        outgoing = [(link, plan.link_model(link, config.seed)) for link in plan.links_from(config.node)]
+        peers = sorted({link.sink for link in plan.links_from(config.node)})
+        if any(self._binds(peer) for peer in peers):
+            self.channels.bind()
+        for peer in peers:
+            if not self._binds(peer):
+                self.channels.connect(peer)
+        incoming = plan.links_to(config.node)
+        self.driver = NodeDriver(engine, outgoing, incoming, self.channels, on_event)
+        return self.driver
+
+    def _binds(self, peer: str) -> bool:
+        """Of two neighbours the network switch binds; of two of a kind the first by name."""
+        switches, node = self.config.topology.network_switches, self.config.node
+        if (node in switches) != (peer in switches):
+            return node in switches
+        return node < peer
+
+    async def run(
+        self,
+        arguments: argparse.Namespace,
+        services: list[Callable[[trio.Nursery], Awaitable[None]]],
+        describe: Callable[[], dict[str, Any]],
+    ) -> None:
+        """Serve until told to end."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for service in services:
+                    await service(nursery)
+                if self.config.capture is not None:
+                    self._start_capture(nursery, self.config.capture)
+                await nursery.start(self._serve_control, describe)
+                nursery.start_soon(self.driver.run)
+                nursery.start_soon(self._end_on_signal, nursery.cancel_scope)
+                if arguments.lifeline_fd is not None:
+                    nursery.start_soon(self._end_with, arguments.lifeline_fd, nursery.cancel_scope)
+                os.write(arguments.ready_fd, b"ready\n")
+                os.close(arguments.ready_fd)
+        finally:
+            self._finish()
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters of this node."""
+        driver = self.driver
+        return {
+            "engine": repr(driver.engine.statistics()),
+            "links": {name: repr(model.statistics()) for name, model in driver.links().items()},
+            "lateness_us": dict(zip(map(str, LATENESS_BOUNDS), driver.lateness, strict=True)),
+            "lost_outside_model": driver.lost,
+        }
+
+    # ---------------------------------------------------------------- private
+
+    def _start_capture(self, nursery: trio.Nursery, path: Path) -> None:
+        """Everything that enters this node's links, into a file, from the first frame on."""
+        self._capture_file = path.open("wb")
+        offset = time.time_ns() - time.monotonic_ns()
+        stream = CaptureStream(self._capture_file.write, epoch_offset=offset)
+        names = [str(link.name) for link in self.plan.links_from(self.config.node)]
+        for name in names:
+            stream.add_link(name, OUT)
+        wake = trio.Event()
+
+        def woken() -> None:
+            nonlocal wake
+            wake.set()
+
+        tap = self.driver.taps.subscribe(names, max_frames=200_000, max_bytes=1 << 30, wake=woken)
+        self._tap, self._stream = tap, stream
+
+        async def write() -> None:
+            nonlocal wake
+            while True:
+                await wake.wait()
+                wake = trio.Event()
+                while taken := tap.take(256):
+                    stream.write_all(taken)
+                    await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(write)
+
+    async def _serve_control(
+        self, describe: Callable[[], dict[str, Any]], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        path = self.config.directory / f"{self.config.node}.control"
+        listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            await listener.bind(str(path))
+            path.chmod(0o600)
+            listener.listen(16)
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                while True:
+                    connection, _ = await listener.accept()
+                    nursery.start_soon(self._answer, connection, describe)
+        finally:
+            listener.close()
+            path.unlink(missing_ok=True)
+
+    async def _answer(self, connection: trio.socket.SocketType, describe: Callable[[], dict[str, Any]]) -> None:
+        with connection:
+            with trio.move_on_after(10):
+                try:
+                    request = json.loads(await connection.recv(CONTROL_MAX) or b"{}")
+                    number, operation = request.get("id"), request.get("op")
+                    operations = {"ping": dict, "ps": describe, "statistics": self.statistics}
+                    if operation not in operations:
+                        reply: dict[str, Any] = {"id": number, "error": f"unknown operation {operation!r}"}
+                    else:
+                        reply = {"id": number, "result": operations[operation]()}
+                    await connection.send(json.dumps(reply).encode())
+                except (OSError, ValueError, AttributeError):
+                    return
+
+    async def _end_on_signal(self, scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                scope.cancel()
+                return
+
+    async def _end_with(self, fd: int, scope: trio.CancelScope) -> None:
+        await trio.lowlevel.wait_readable(fd)
+        scope.cancel()
+
+    def _finish(self) -> None:
+        node = self.config.node
+        self.journal.record(time.monotonic_ns(), node, "node.statistics", **self.statistics())
+        if self._capture_file is not None:
+            while taken := self._tap.take(256):
+                self._stream.write_all(taken)
+            self._capture_file.close()
+        self.channels.close()
+        self._journal_file.close()
