@@ -130,7 +130,9 @@ class NodeDaemon:
     def statistics(self) -> dict[str, Any]:
         """Counters of this node."""
         driver = self.driver
+        adapter = getattr(driver.engine.statistics(), "adapter", None)
         return {
+            "packets_retransmitted": getattr(adapter, "packets_retransmitted", 0),
             "engine": repr(driver.engine.statistics()),
             "links": {name: repr(model.statistics()) for name, model in driver.links().items()},
             "lateness_us": dict(zip(map(str, LATENESS_BOUNDS), driver.lateness, strict=True)),

@@ -37,10 +37,14 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """Sizes in bytes; ``receive_size`` counts the base header too."""
+    """Sizes in bytes; ``receive_size`` counts the base header too.
 
-    receive_buffers: int = 64
-    receive_size: int = 32_768
+    A message fits one packet of the largest path MTU: tshark takes the payload of *every* SEND packet for a message, so a
+    message in several packets would be misread and shown as malformed.
+    """
+
+    receive_buffers: int = 512
+    receive_size: int = 4_096
     send_buffer: int = 1 << 20
 
 

@@ -1,0 +1,234 @@
+"""Topology files: YAML with positions, checked as a whole; every mistake is reported at once with file, line and column.
+
+The model is small and fixed, so it is checked here, next to the marks that PyYAML gives, rather than in a second pass.
+"""
+
+import difflib
+import ipaddress
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fabric.errors import UsageError
+from fabric.link.settings import LinkSettings
+from fabric.topology.spec import HostSpec, LinkSpec, NetworkSwitchSpec, Topology
+from fabric.units import parse_duration, parse_rate, parse_ratio
+
+NODES_MAX = 10_000
+FILE_MAX = 4 << 20
+_NAME = re.compile(r"^[a-z][a-z0-9-]{0,31}$")
+_TOP = ("name", "seed", "defaults", "hosts", "network-switches", "links")
+_SETTINGS = ("latency", "jitter", "loss", "rate", "queue")
+_FIRST_ADDRESS = int(ipaddress.IPv4Address("10.77.0.1"))
+
+
+class _Checker:
+    """Collects mistakes with their places."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path, self.lines, self.errors = path, text.splitlines(), list[str]()
+
+    def error(self, node: yaml.Node | None, key: str, message: str) -> None:
+        line, column = (node.start_mark.line, node.start_mark.column) if node is not None else (0, 0)
+        source = self.lines[line] if line < len(self.lines) else ""
+        place = f"{self.path}:{line + 1}:{column + 1}"
+        self.errors.append(f"{place}: {key}: {message}\n  {line + 1:5} | {source}\n        | {' ' * column}^")
+
+    def mapping(
+        self, node: yaml.Node | None, key: str, known: tuple[str, ...] | None
+    ) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Key -> (key node, value node); unknown and double keys are mistakes."""
+        found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        if node is None or (isinstance(node, yaml.ScalarNode) and node.value in ("", "~", "null")):
+            return found
+        if not isinstance(node, yaml.MappingNode):
+            self.error(node, key, "expected a mapping of keys to values")
+            return found
+        for name_node, value in node.value:
+            name = str(name_node.value)
+            full = f"{key}.{name}" if key else name
+            if name in found:
+                self.error(name_node, full, "the key stands here a second time")
+            elif known is not None and name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+                self.error(name_node, full, f"unknown key ({hint})")
+            else:
+                found[name] = (name_node, value)
+        return found
+
+    def scalar(self, node: yaml.Node, key: str) -> str | None:
+        if isinstance(node, yaml.ScalarNode):
+            return str(node.value)
+        self.error(node, key, "expected a single value")
+        return None
+
+    def value(self, node: yaml.Node, key: str, parse: Any) -> Any:
+        text = self.scalar(node, key)
+        if text is None:
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.error(node, key, str(error))
+            return None
+
+
+def load(path: Path) -> Topology:
+    """The topology in a file; UsageError lists everything that is wrong with it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str) -> Topology:
+    """The topology in a text; ``path`` is for messages."""
+    if len(text) > FILE_MAX:
+        raise UsageError(f"{path}: longer than {FILE_MAX} characters")
+    if re.search(r"(^|[\s\[{,])[&*][A-Za-z0-9]", text):
+        raise UsageError(f"{path}: anchors and aliases (& and *) are not supported in topology files")
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
+        raise UsageError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    checker = _Checker(path, text)
+    topology = _topology(checker, root)
+    if checker.errors:
+        raise UsageError("\n".join(checker.errors))
+    assert topology is not None
+    return topology
+
+
+def _topology(check: _Checker, root: yaml.Node | None) -> Topology | None:
+    top = check.mapping(root, "", _TOP)
+    if "name" not in top:
+        check.error(root, "name", "missing: the topology needs a name")
+    name = check.value(top["name"][1], "name", _name) if "name" in top else ""
+    seed = check.value(top["seed"][1], "seed", int) if "seed" in top else 1
+    defaults = check.mapping(top["defaults"][1], "defaults", ("link",)) if "defaults" in top else {}
+    base = _settings(check, defaults["link"][1], "defaults.link", {}) if "link" in defaults else {}
+    hosts = _hosts(check, top.get("hosts"))
+    switches = _names(check, top.get("network-switches"), "network-switches", ())
+    for both in [s for s in switches if s in hosts]:
+        check.error(switches[both][0], f"network-switches.{both}", "a host has this name already")
+    links = _links(check, top.get("links"), base, [*hosts, *switches])
+    if check.errors:
+        return None
+    _connected(check, root, list(hosts), list(switches), links)
+    specs = {s: NetworkSwitchSpec(s) for s in switches}
+    return Topology(str(name), int(seed or 0), hosts, specs, tuple(links))
+
+
+def _name(text: str) -> str:
+    if not _NAME.match(text):
+        raise ValueError(f"{text!r} is no name: a lower-case letter, then up to 31 letters, digits and hyphens")
+    return text
+
+
+def _names(check: _Checker, entry: Any, key: str, known: tuple[str, ...]) -> dict[str, tuple[yaml.Node, dict[str, Any]]]:
+    found: dict[str, tuple[yaml.Node, dict[str, Any]]] = {}
+    for name, (node, value) in check.mapping(entry[1] if entry else None, key, None).items():
+        if not _NAME.match(name):
+            check.error(node, f"{key}.{name}", "no name: a lower-case letter, then up to 31 letters, digits, hyphens")
+        found[name] = (node, check.mapping(value, f"{key}.{name}", known))
+    if len(found) > NODES_MAX:
+        check.error(entry[0], key, f"more than {NODES_MAX} nodes")
+    return found
+
+
+def _hosts(check: _Checker, entry: Any) -> dict[str, HostSpec]:
+    hosts: dict[str, HostSpec] = {}
+    taken: dict[str, str] = {}
+    for number, (name, (node, keys)) in enumerate(_names(check, entry, "hosts", ("ip",)).items()):
+        ip = str(ipaddress.IPv4Address(_FIRST_ADDRESS + number))
+        if "ip" in keys:
+            node = keys["ip"][1]
+            ip = check.value(node, f"hosts.{name}.ip", lambda text: str(ipaddress.IPv4Address(text))) or ip
+        if ip in taken:
+            check.error(node, f"hosts.{name}.ip", f"{ip} is the address of {taken[ip]!r} already")
+        taken[ip] = name
+        hosts[name] = HostSpec(name, ip)
+    if not hosts:
+        check.error(entry[0] if entry else None, "hosts", "missing: a topology has at least one host")
+    return hosts
+
+
+def _settings(check: _Checker, node: yaml.Node, key: str, base: dict[str, Any], *more: str) -> dict[str, Any]:
+    parsers = {"latency": parse_duration, "jitter": parse_duration, "loss": parse_ratio, "rate": parse_rate, "queue": int}
+    settings = dict(base)
+    for name, (_, value) in check.mapping(node, key, (*_SETTINGS, *more)).items():
+        if name in parsers:
+            parsed = check.value(value, f"{key}.{name}", parsers[name])
+            if parsed is not None:
+                settings[name] = parsed
+    return settings
+
+
+def _links(check: _Checker, entry: Any, base: dict[str, Any], nodes: list[str]) -> list[LinkSpec]:
+    links: list[LinkSpec] = []
+    sequence = entry[1] if entry else None
+    if sequence is None or not isinstance(sequence, yaml.SequenceNode):
+        check.error(sequence, "links", "expected a list of links")
+        return links
+    for number, node in enumerate(sequence.value):
+        key = f"links[{number}]"
+        keys = check.mapping(node, key, (*_SETTINGS, "endpoints", "forward", "reverse"))
+        settings = _settings(check, node, key, base, "endpoints", "forward", "reverse") if keys else dict(base)
+        check.errors = list(dict.fromkeys(check.errors))
+        ends = _endpoints(check, keys.get("endpoints"), node, key, nodes)
+        both = []
+        for direction in ("forward", "reverse"):
+            own = keys.get(direction)
+            one = _settings(check, own[1], f"{key}.{direction}", settings) if own else settings
+            try:
+                both.append(LinkSettings(**one))
+            except ValueError as error:
+                check.error(node, key, str(error))
+        if ends and len(both) == 2:
+            if any({link.a, link.b} == set(ends) for link in links):
+                check.error(node, key, f"{ends[0]} and {ends[1]} are linked already")
+            links.append(LinkSpec(ends[0], ends[1], both[0], both[1]))
+    return links
+
+
+def _endpoints(check: _Checker, entry: Any, link: yaml.Node, key: str, nodes: list[str]) -> tuple[str, str] | None:
+    node = entry[1] if entry else link
+    if entry is None or not isinstance(node, yaml.SequenceNode) or len(node.value) != 2:
+        check.error(node, f"{key}.endpoints", "expected two node names, for example [client, s1]")
+        return None
+    names = [check.scalar(end, f"{key}.endpoints") for end in node.value]
+    for end, name in zip(node.value, names, strict=True):
+        if name is not None and name not in nodes:
+            close = difflib.get_close_matches(name, nodes, 1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            check.error(end, f"{key}.endpoints", f"there is no node {name!r}{hint}")
+            return None
+    if names[0] == names[1] or None in names:
+        check.error(node, f"{key}.endpoints", "a link joins two different nodes")
+        return None
+    return str(names[0]), str(names[1])
+
+
+def _connected(check: _Checker, root: Any, hosts: list[str], switches: list[str], links: list[LinkSpec]) -> None:
+    """Every host has one link and reaches every other."""
+    neighbours: dict[str, list[str]] = {name: [] for name in [*hosts, *switches]}
+    for link in links:
+        neighbours[link.a].append(link.b)
+        neighbours[link.b].append(link.a)
+    for host in hosts:
+        if len(neighbours[host]) != 1:
+            check.error(root, f"hosts.{host}", f"a host has exactly one link, this one has {len(neighbours[host])}")
+    reached, waiting = {hosts[0]: None}, [hosts[0]]
+    while waiting:
+        for name in neighbours[waiting.pop()]:
+            if name not in reached:
+                reached[name] = None
+                waiting.append(name)
+    for host in [h for h in hosts if h not in reached]:
+        check.error(root, f"hosts.{host}", f"not reachable from {hosts[0]!r}")

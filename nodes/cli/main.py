@@ -1,0 +1,77 @@
+"""The ``sanloom`` command: finds the subcommand, imports only that, and turns our exceptions into exit statuses."""
+
+import difflib
+import importlib
+import sys
+
+import click
+
+from fabric.errors import EnvironmentLacks, SanloomError, UsageError
+
+COMMANDS = {
+    "demo": ("nodes.cli.demo", "Move a file, hand the live connection over and back, show what happened."),
+    "validate": ("nodes.cli.validate", "Check topology files."),
+}
+"""Command -> module with a click command named ``command``, and its line in the help."""
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand, or ``None``."""
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table's lines, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """With a suggestion for a mistyped name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, 1)
+            raise click.UsageError(
+                f"no command {args[0]!r}" + (f"; did you mean {close[0]!r}?" if close else "; see sanloom --help")
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sanloom", prog_name="sanloom")
+def cli() -> None:
+    """A distributed network emulator with a virtual SAN fabric."""
+
+
+def main() -> int:
+    """Exit status 0 fine, 1 the verdict is a failure, 2 bad usage, 3 the environment lacks something."""
+    try:
+        result = cli.main(standalone_mode=False)
+        return int(result or 0)
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except UsageError as error:
+        click.echo(str(error), err=True)
+        return 2
+    except EnvironmentLacks as error:
+        click.echo(f"sanloom: {error}", err=True)
+        return 3
+    except SanloomError as error:
+        click.echo(f"sanloom: {error}", err=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
