@@ -1,13 +1,14 @@
 """From a topology to engines, and to who feeds whom: for the simulator (all nodes) and for a live node (its own share).
 
-Ports of a node are numbered in the order in which the topology lists its links. Each link gives two *directed links*, one
-engine each, owned by the transmitting side. Forwarding tables hold, per host address, every port on a shortest path.
+Ports of a node are numbered in the order in which the topology lists its links. Each link gives two *directed links*,
+one engine each, owned by the transmitting side. Forwarding tables hold, per host address, every port on a shortest
+path.
 """
 
 from collections import deque
 from dataclasses import dataclass
 
-from fabric.ids import LinkName
+from fabric.ids import LinkName, NodeName
 from fabric.link.model import LinkModel
 from fabric.link.settings import LinkSettings
 from fabric.netswitch.forwarding import ForwardingTable
@@ -91,7 +92,7 @@ class Plan:
             ]
             if ports:
                 routes[ip_bytes(host.ip)] = tuple(ports)
-        return NetworkSwitch(name, ForwardingTable(routes, salt=name))
+        return NetworkSwitch(NodeName(name), ForwardingTable(routes, salt=name))
 
     def max_round_trip(self) -> Duration:
         """The longest time there and back between two hosts, without queues, over a shortest path."""

@@ -1,4 +1,5 @@
-"""The one contract that every engine keeps: link model, network switch, channel adapter, connection manager, host stack.
+"""The one contract that every engine keeps: link model, network switch, channel adapter, connection manager, host
+stack.
 
 An engine is a plain object. It never asks for the time, never waits and never touches the outside world; whoever drives
 it (the live driver or the simulator) passes ``now`` in and carries out what it asks for.

@@ -1,7 +1,7 @@
 """The journal: one record per thing worth knowing later, as a line of JSON.
 
-A record is ``{"at": ns, "node": name, "event": dotted.name, ...}``, members in the order in which they were given, so that
-the same run writes the same bytes. Engines never see a journal; drivers and the agent write what engines report.
+A record is ``{"at": ns, "node": name, "event": dotted.name, ...}``, members in the order in which they were given, so
+that the same run writes the same bytes. Engines never see a journal; drivers and the agent write what engines report.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Randomness that stays put.
 
-``draw`` derives each number from the seed and a key, e.g. (seed, link, purpose, frame number): a link's draws depend on
-nothing that happens elsewhere. ``stream`` gives a named generator for what has no natural key. Nothing here reads entropy.
+``draw`` derives each number from the seed and a key, e.g. (seed, link, purpose, frame number): a link's draws depend
+on nothing that happens elsewhere. ``stream`` gives a named generator for what has no natural key. Nothing here reads
+entropy.
 """
 
 import hashlib

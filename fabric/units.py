@@ -1,8 +1,8 @@
 """Units: instants and durations in integer nanoseconds, rates in bits per second, sizes in bytes.
 
-Time is never a float and never a date. An ``Instant`` counts nanoseconds of one clock (``CLOCK_MONOTONIC`` in a live run,
-the virtual clock in the simulator); a ``Duration`` is the difference of two. Both are plain ``int`` so that engines pay
-nothing for them. Texts follow tc's notation: ``2ms``, ``0.5%``, ``10Gbit``.
+Time is never a float and never a date. An ``Instant`` counts nanoseconds of one clock (``CLOCK_MONOTONIC`` in a live
+run, the virtual clock in the simulator); a ``Duration`` is the difference of two. Both are plain ``int`` so that
+engines pay nothing for them. Texts follow tc's notation: ``2ms``, ``0.5%``, ``10Gbit``.
 """
 
 import re
@@ -97,7 +97,9 @@ def parse_ratio(text: str) -> float:
 
 
 def format_duration(duration: Duration) -> str:
-    """A short text with at most three decimals: 2_000_000 -> ``"2ms"``; reads back with :func:`parse_duration` when exact."""
+    """A short text with at most three decimals: 2_000_000 -> ``"2ms"``; reads back with :func:`parse_duration`
+    when exact.
+    """
     for name, unit in (("s", SECOND), ("ms", MILLISECOND), ("us", MICROSECOND)):
         if abs(duration) >= unit:
             return f"{duration / unit:.3f}".rstrip("0").rstrip(".") + name
@@ -126,5 +128,7 @@ def format_ratio(ratio: float) -> str:
 
 
 def transmission_time(size: int, rate: int) -> Duration:
-    """Nanoseconds that ``size`` bytes take at ``rate`` bits per second, rounded up so that a sender never exceeds its rate."""
+    """Nanoseconds that ``size`` bytes take at ``rate`` bits per second, rounded up so that a sender never exceeds
+    its rate.
+    """
     return -(-size * 8 * SECOND // rate)

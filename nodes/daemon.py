@@ -1,8 +1,9 @@
 """What every node process does: read its configuration, drive its engine, answer on its control socket, end tidily.
 
-The configuration is a JSON file that the launcher writes: lab, node, run_id, topology, seed, directory (of the sockets),
-journal (a file), mode. The process writes ``ready`` and a newline to ``--ready-fd`` when it serves; it ends on SIGTERM, on SIGINT, or when
-``--lifeline-fd`` (a pipe whose other end its launcher holds) reaches its end. It removes the socket files that it made.
+The configuration is a JSON file that the launcher writes: lab, node, run_id, topology, seed, directory (of the
+sockets), journal (a file), mode. The process writes ``ready`` and a newline to ``--ready-fd`` when it serves; it ends
+on SIGTERM, on SIGINT, or when ``--lifeline-fd`` (a pipe whose other end its launcher holds) reaches its end. It
+removes the socket files that it made.
 """
 
 import argparse

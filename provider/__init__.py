@@ -1,1 +1,3 @@
-"""Sanloom's Winsock-SPI-style provider stack: the Winsock vocabulary, session protocol, handoff, and the process half."""
+"""Sanloom's Winsock-SPI-style provider stack: the Winsock vocabulary, session protocol, handoff, and the process
+half.
+"""

@@ -1,13 +1,13 @@
 """Winsock's error numbers, and the exception that carries one.
 
-``WsaError`` is an :class:`OSError`: ``winerror`` is the Winsock number, ``errno`` the POSIX one, and it is caught by the class that the
-standard library raises for the same failure: ``WsaError(WsaErrno.WSAECONNRESET, ...)`` is a ``ConnectionResetError``. Numbers:
-winsock-direct.md 3.1.
+``WsaError`` is an :class:`OSError`: ``winerror`` is the Winsock number, ``errno`` the POSIX one, and it is caught by
+the class that the standard library raises for the same failure: ``WsaError(WsaErrno.WSAECONNRESET, ...)`` is a
+``ConnectionResetError``. Numbers: winsock-direct.md 3.1.
 """
 
 import errno
 from enum import IntEnum
-from typing import Any
+from typing import Any, Self
 
 
 class WsaErrno(IntEnum):
@@ -116,10 +116,10 @@ class WsaError(OSError):
     text: str
     winerror: int
 
-    def __new__(cls, wsa: WsaErrno, text: str = "", *, in_progress: bool = False) -> "WsaError":
+    def __new__(cls, wsa: WsaErrno, text: str = "", *, in_progress: bool = False) -> Self:
         """Pick the subclass that the standard library would raise."""
         if cls is WsaError:
-            cls = _CLASSES.get(WsaErrno(wsa), WsaError)
+            return super().__new__(_CLASSES.get(WsaErrno(wsa), WsaError))  # type: ignore[return-value]
         return super().__new__(cls)
 
     def __init__(self, wsa: WsaErrno, text: str = "", *, in_progress: bool = False) -> None:

@@ -1,9 +1,10 @@
-"""What an application process and its host's agent say to each other: one JSON object per packet of an AF_UNIX SOCK_SEQPACKET.
+"""What an application process and its host's agent say to each other: one JSON object per packet of an AF_UNIX
+SOCK_SEQPACKET.
 
-A request is ``{"id": n, "op": name, ...}``; the reply is ``{"id": n, "result": {...}}`` or ``{"id": n, "error": {"wsa": number,
-"text": ...}}``. File descriptors travel beside a reply as SCM_RIGHTS. Binary members are base64. The operations are listed in
-``docs/ipc.md``. Packets longer than PACKET_MAX, anything that is not such an object and unknown operations are errors of the
-sender; the other side counts them and closes the connection.
+A request is ``{"id": n, "op": name, ...}``; the reply is ``{"id": n, "result": {...}}`` or ``{"id": n, "error":
+{"wsa": number, "text": ...}}``. File descriptors travel beside a reply as SCM_RIGHTS. Binary members are base64. The
+operations are listed in ``docs/ipc.md``. Packets longer than PACKET_MAX, anything that is not such an object and
+unknown operations are errors of the sender; the other side counts them and closes the connection.
 """
 
 import base64

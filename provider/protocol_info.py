@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 _LAYOUT = struct.Struct("<5I16sIi7I9iII512s")
 SIZE = _LAYOUT.size
 CHAIN_ENTRIES = 7
+_NO_ID = uuid.UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class WSAPROTOCOL_INFOW:
     dwServiceFlags3: int = 0
     dwServiceFlags4: int = 0
     dwProviderFlags: int = 0
-    ProviderId: uuid.UUID = uuid.UUID(int=0)
+    ProviderId: uuid.UUID = _NO_ID
     dwCatalogEntryId: int = 0
     ProtocolChain: WSAPROTOCOLCHAIN = field(default_factory=WSAPROTOCOLCHAIN)
     iVersion: int = 2

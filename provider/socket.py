@@ -1,25 +1,30 @@
 """A drop-in for the standard :mod:`socket` module whose stream sockets live on the SAN.
 
-Use it in place of ``import socket`` in a program that runs on a host of a lab (``sanloom exec HOST -- python app.py``).
-AF_INET stream sockets are SAN sockets; every other name of the standard module is there unchanged. A SAN socket is a real
-``socket.socket`` subclass with a real descriptor, so select, selectors, asyncio and trio wait on it as usual.
+Use it in place of ``import socket`` in a program that runs on a host of a lab (``sanloom exec HOST -- python
+app.py``). AF_INET stream sockets are SAN sockets; every other name of the standard module is there unchanged. A SAN
+socket is a real ``socket.socket`` subclass with a real descriptor, so select, selectors, asyncio and trio wait on it
+as usual.
 
 ``share(pid)`` and ``fromshare(info)`` hand a live connection to another process of the host; the 628 bytes in between
-are a WSAPROTOCOL_INFOW, good once, for that process, for a few seconds. After ``share`` this socket is dormant: it can be closed,
-and asked for its names and options; reading and writing fail with WSAEINVAL (``OSError``, ``errno.EINVAL``) until control returns.
+are a WSAPROTOCOL_INFOW, good once, for that process, for a few seconds. After ``share`` this socket is dormant: it
+can be closed, and asked for its names and options; reading and writing fail with WSAEINVAL (``OSError``,
+``errno.EINVAL``) until control returns.
 """
 
 # mypy: disable-error-code="misc, assignment, no-redef"
 import socket as _stdlib
-from socket import *  # noqa: F403 - a drop-in offers what the original offers
 from socket import _GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provider.client.agent_connection import agent
 from provider.client.san_socket import SanSocket
 from provider.errors import WsaErrno, WsaError
 from provider.protocol_info import SIZE as SHARE_SIZE
 
+if not TYPE_CHECKING:
+    from socket import *  # noqa: F403 - a drop-in offers what the original offers
+
+SHUT_RD, SHUT_WR, SHUT_RDWR = _stdlib.SHUT_RD, _stdlib.SHUT_WR, _stdlib.SHUT_RDWR
 socket = SanSocket
 SocketType = SanSocket
 error = OSError
@@ -39,7 +44,9 @@ __all__ = [
 
 
 def fromshare(info: bytes) -> SanSocket:
-    """Take over the connection that ``info`` stands for; ValueError unless it has 628 bytes, else WSAEINVAL if not good."""
+    """Take over the connection that ``info`` stands for; ValueError unless it has 628 bytes, else WSAEINVAL if not
+    good.
+    """
     if len(info) != SHARE_SIZE:
         raise ValueError(f"socket descriptor string has wrong size, should be {SHARE_SIZE} bytes.")
     return SanSocket.from_info(info)
@@ -56,7 +63,12 @@ def gethostbyname(hostname: str) -> str:
 
 
 def getaddrinfo(
-    host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    host: Any,
+    port: Any,
+    family: int = 0,
+    type: int = 0,  # noqa: A002
+    proto: int = 0,
+    flags: int = 0,
 ) -> list[tuple[Any, ...]]:
     """As the original, with the names of the topology."""
     names = agent().host["names"]
@@ -121,7 +133,7 @@ def create_server(
     return sock
 
 
-def fromfd(fd: int, family: int, type: int, proto: int = 0) -> _stdlib.socket:
+def fromfd(fd: int, family: int, type: int, proto: int = 0) -> _stdlib.socket:  # noqa: A002
     """As the original, for descriptors of the operating system; a SAN socket is shared with ``share`` instead."""
     if family == _stdlib.AF_INET and type == _stdlib.SOCK_STREAM:
         raise WsaError(WsaErrno.WSAEOPNOTSUPP, "a SAN socket is duplicated with share(pid), not by its descriptor")

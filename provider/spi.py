@@ -6,8 +6,9 @@ Where the C function returns ``SOCKET_ERROR`` and stores a number at ``lpErrno``
 :class:`provider.errors.WsaError`; out parameters are return values; an address is ``(ip, port)``.
 
 The methods here are those that Windows Sockets Direct requires of a SAN provider (winsock-direct.md 1.3). All are
-synchronous: what takes time is *overlapped*. A provider accepts the operation (``WSA_IO_PENDING``) and completes it later through
-``WPUCompleteOverlappedRequest``. Nothing here blocks, which is why ``WSAEINPROGRESS`` does not exist at this boundary.
+synchronous: what takes time is *overlapped*. A provider accepts the operation (``WSA_IO_PENDING``) and completes it
+later through ``WPUCompleteOverlappedRequest``. Nothing here blocks, which is why ``WSAEINPROGRESS`` does not exist at
+this boundary.
 """
 
 from collections.abc import Callable

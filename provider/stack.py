@@ -1,7 +1,9 @@
-"""The whole of a host below its applications, as one engine: adapter, connection manager, proxy driver, sockets switch, registry.
+"""The whole of a host below its applications, as one engine: adapter, connection manager, proxy driver, sockets
+switch, registry.
 
-``HostStack`` is what the agent drives live and what the simulator drives in virtual time. Frames go in and out on port 0; commands
-and events are those of :class:`provider.sockets_switch.agent_half.AgentHalf`. After a command call ``settle``; drivers do so.
+``HostStack`` is what the agent drives live and what the simulator drives in virtual time. Frames go in and out on
+port 0; commands and events are those of :class:`provider.sockets_switch.agent_half.AgentHalf`. After a command call
+``settle``; drivers do so.
 """
 
 from collections import deque
@@ -18,6 +20,9 @@ from provider.session.session import SessionConfig
 from provider.sockets_switch.agent_half import AgentHalf
 from provider.sockets_switch.events import SwitchEvent
 from provider.sockets_switch.switch_core import Report, SwitchConfig, SwitchCore
+
+_PROXY = ProxyConfig()
+_SESSION = SessionConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,8 @@ class HostConfig:
     node_key: bytes
     """Secret of this node's tickets, at least 16 bytes."""
     default_mode: str = "suspend"
-    proxy: ProxyConfig = ProxyConfig()
-    session: SessionConfig = SessionConfig()
+    proxy: ProxyConfig = _PROXY
+    session: SessionConfig = _SESSION
 
 
 @dataclass(frozen=True, slots=True)

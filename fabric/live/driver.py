@@ -1,9 +1,9 @@
 """The driver of a node: one loop around one engine, its outgoing links, its channels, and one timer.
 
-A frame arrives with its due instant and waits in the due queue; the engine sees it with ``now`` = that instant, in order of
-(due, link, sequence), so the time that Python and zmq take does not add up over hops. Instants given to the engine never
-go back. What the engine sends passes its link's model at once and leaves, with a due instant of its own, in one
-envelope per neighbour and turn. There is no task and no log line per frame.
+A frame arrives with its due instant and waits in the due queue; the engine sees it with ``now`` = that instant, in
+order of (due, link, sequence), so the time that Python and zmq take does not add up over hops. Instants given to the
+engine never go back. What the engine sends passes its link's model at once and leaves, with a due instant of its own,
+in one envelope per neighbour and turn. There is no task and no log line per frame.
 """
 
 import heapq

@@ -1,7 +1,7 @@
 """The envelope: many frames in one zmq message, each with the instant at which it is due at the far end of its link.
 
-Header, little-endian: version u8, 3 bytes of zero, link index u32, number of the envelope on this link u64. Per frame: due instant
-i64, length u32, bytes. Bounded: ENVELOPE_MAX bytes, FRAME_MAX per frame.
+Header, little-endian: version u8, 3 bytes of zero, link index u32, number of the envelope on this link u64. Per
+frame: due instant i64, length u32, bytes. Bounded: ENVELOPE_MAX bytes, FRAME_MAX per frame.
 """
 
 import struct

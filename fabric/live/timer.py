@@ -1,4 +1,6 @@
-"""One timerfd on the monotonic clock: exact to tens of microseconds, where an epoll timeout is rounded up to milliseconds."""
+"""One timerfd on the monotonic clock: exact to tens of microseconds, where an epoll timeout is rounded up to
+milliseconds.
+"""
 
 import ctypes
 import os

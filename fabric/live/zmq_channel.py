@@ -1,7 +1,9 @@
-"""The channels between nodes: one ROUTER that a node binds, DEALERs to the nodes it connects to. The only importer of zmq.
+"""The channels between nodes: one ROUTER that a node binds, DEALERs to the nodes it connects to. The only importer of
+zmq.
 
-A zmq socket's file descriptor is edge-triggered, and any call on the socket may consume the edge. So there is one owner, the node's
-driver: it drains every socket until it would block, sends, and looks at the events once more before it sleeps.
+A zmq socket's file descriptor is edge-triggered, and any call on the socket may consume the edge. So there is one
+owner, the node's driver: it drains every socket until it would block, sends, and looks at the events once more before
+it sleeps.
 """
 
 from pathlib import Path
@@ -111,5 +113,7 @@ class NodeChannels:
     def _address(self, node: str) -> str:
         path = self._directory / f"{node}.frames"
         if len(str(path)) > _PATH_MAX:
-            raise EnvironmentLacks(f"the path {path} is longer than {_PATH_MAX} bytes; set XDG_RUNTIME_DIR to a shorter one")
+            raise EnvironmentLacks(
+                f"the path {path} is longer than {_PATH_MAX} bytes; set XDG_RUNTIME_DIR to a shorter one"
+            )
         return f"ipc://{path}"

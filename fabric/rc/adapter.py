@@ -1,4 +1,5 @@
-"""The channel adapter of a host: its queue pairs, queue pair 1 for the connection manager, and the demultiplexing of frames.
+"""The channel adapter of a host: its queue pairs, queue pair 1 for the connection manager, and the demultiplexing of
+frames.
 
 Whatever arrives and does not belong to a connection of this host is dropped in silence and counted by cause (rule 25).
 """

@@ -1,9 +1,9 @@
 """Queue pair states and the moves between them (InfiniBand Architecture vol. 1, 10.3; wire.md 1.8).
 
-A queue pair is born in RESET and is brought up by its consumer: INIT may post receives and drops what arrives; RTR answers
-requests but sends none; RTS does both. ERR flushes all work with "flushed in error"; from there only RESET leads on. SQD (send
-queue drained) and SQE (send queue error, not for reliable connection) complete the standard's picture. A move
-needs the attributes that its entry names; a move without entry is the caller's mistake.
+A queue pair is born in RESET and is brought up by its consumer: INIT may post receives and drops what arrives; RTR
+answers requests but sends none; RTS does both. ERR flushes all work with "flushed in error"; from there only RESET
+leads on. SQD (send queue drained) and SQE (send queue error, not for reliable connection) complete the standard's
+picture. A move needs the attributes that its entry names; a move without entry is the caller's mistake.
 """
 
 from enum import Enum

@@ -18,7 +18,13 @@ from fabric.wire.opcodes import Opcode
 
 __all__ = ["CommunicationEstablished", "Completion", "FatalError", "QueuePair", "QueuePairStatistics"]
 _ACKNOWLEDGE = int(Opcode.RC_ACKNOWLEDGE)
-_SEND_MAX = int(Opcode.RC_SEND_ONLY)
+_SENDS = (
+    int(Opcode.RC_SEND_ONLY),
+    int(Opcode.RC_SEND_FIRST),
+    int(Opcode.RC_SEND_MIDDLE),
+    int(Opcode.RC_SEND_LAST),
+)
+_ANSWERING = (QpState.RTS, QpState.RTR, QpState.SQD)
 RECEIVES_MAX = 65_536
 
 
@@ -116,12 +122,11 @@ class QueuePair:
             if self._requester is not None and self.state in (QpState.RTS, QpState.SQD):
                 aeth = packet.extension
                 fatal = self._requester.handle_acknowledge(packet.psn, aeth[0], now)
-        elif opcode <= _SEND_MAX and opcode != int(Opcode.RC_SEND_LAST_IMMEDIATE):
-            if self._responder is not None and self.state in (QpState.RTR, QpState.RTS, QpState.SQD):
-                if not self._established:
-                    self._established = True
-                    self._events.append(CommunicationEstablished())
-                fatal = self._responder.handle_request(packet)
+        elif opcode in _SENDS and self._responder is not None and self.state in _ANSWERING:
+            if not self._established:
+                self._established = True
+                self._events.append(CommunicationEstablished())
+            fatal = self._responder.handle_request(packet)
         if fatal is not None:
             self._fail(fatal)
 

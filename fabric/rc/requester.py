@@ -1,11 +1,13 @@
-"""The requester: turns messages into packets, keeps the send window, and resends. Rules 30 to 38, 41, 43, 44 of wire.md 8.
+"""The requester: turns messages into packets, keeps the send window, and resends. Rules 30 to 38, 41, 43, 44 of
+wire.md 8.
 
-Packets that the peer has not acknowledged stay in ``window``, oldest first, each as (PSN, opcode, payload slice, last of its
-message). ``cursor`` counts those of them that have been sent; going back to a PSN (go-back-N) only moves the cursor, so
-a retransmission costs what a first transmission costs.
+Packets that the peer has not acknowledged stay in ``window``, oldest first, each as (PSN, opcode, payload slice, last
+of its message). ``cursor`` counts those of them that have been sent; going back to a PSN (go-back-N) only moves the
+cursor, so a retransmission costs what a first transmission costs.
 
-An acknowledgement is asked for on the last packet of a message when nothing more waits to be sent, on the last packet that the
-window lets out, and on every ACK_EVERY-th packet; so whatever was sent last always asks, and ACKs keep flowing in a long burst.
+An acknowledgement is asked for on the last packet of a message when nothing more waits to be sent, on the last packet
+that the window lets out, and on every ACK_EVERY-th packet; so whatever was sent last always asks, and ACKs keep
+flowing in a long burst.
 """
 
 from collections import deque
@@ -70,7 +72,9 @@ class Requester:
         self._queue.append(request)
 
     def poll(self, now: Instant) -> tuple[int, int, bytes | memoryview, bool, bool] | None:
-        """The next packet: PSN, opcode, payload, whether to ask for an ACK, solicited; ``None`` when none may go now."""
+        """The next packet: PSN, opcode, payload, whether to ask for an ACK, solicited; ``None`` when none may go
+        now.
+        """
         if self._not_before is not None:
             if now < self._not_before:
                 return None

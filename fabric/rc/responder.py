@@ -1,7 +1,8 @@
 """The responder: what a queue pair does with requests. Rules 3 to 8, 14 to 16, 20, 21 of wire.md 8.
 
-It accepts exactly the expected PSN. A request ahead of it draws one NAK until the next one in order; one behind it is a duplicate:
-never executed again, acknowledged again. Packets of a message are collected and handed over as one ``bytes`` at the last.
+It accepts exactly the expected PSN. A request ahead of it draws one NAK until the next one in order; one behind it is
+a duplicate: never executed again, acknowledged again. Packets of a message are collected and handed over as one
+``bytes`` at the last.
 """
 
 from collections import deque
@@ -72,7 +73,7 @@ class Responder:
             return None
         self._nak_sent = False
         self.expected_psn = (psn + 1) & PSN_MASK
-        if opcode == _FIRST or opcode == _MIDDLE:
+        if opcode in (_FIRST, _MIDDLE):
             self._in_message = True
             self._parts.append(payload)
             self._size += size
@@ -101,9 +102,9 @@ class Responder:
 
     def _check(self, opcode: int, size: int) -> CompletionStatus | None:
         """Rules 14, 15, 16: order of opcodes within a message, and lengths."""
-        if (opcode == _FIRST or opcode == _ONLY) == self._in_message:
+        if (opcode in (_FIRST, _ONLY)) == self._in_message:
             return CompletionStatus.LOCAL_LENGTH_ERROR
-        if opcode == _FIRST or opcode == _MIDDLE:
+        if opcode in (_FIRST, _MIDDLE):
             if size != self._path_mtu:
                 return CompletionStatus.LOCAL_LENGTH_ERROR
         elif size > self._path_mtu or (opcode == _LAST and size == 0):

@@ -1,1 +1,1 @@
-"""TBD."""
+"""The simulator: the same engines in virtual time, all in one process."""

@@ -1,4 +1,5 @@
-"""Topology files: YAML with positions, checked as a whole; every mistake is reported at once with file, line and column.
+"""Topology files: YAML with positions, checked as a whole; every mistake is reported at once with file, line and
+column.
 
 The model is small and fixed, so it is checked here, next to the marks that PyYAML gives, rather than in a second pass.
 """
@@ -131,7 +132,9 @@ def _name(text: str) -> str:
     return text
 
 
-def _names(check: _Checker, entry: Any, key: str, known: tuple[str, ...]) -> dict[str, tuple[yaml.Node, dict[str, Any]]]:
+def _names(
+    check: _Checker, entry: Any, key: str, known: tuple[str, ...]
+) -> dict[str, tuple[yaml.Node, dict[str, Any]]]:
     found: dict[str, tuple[yaml.Node, dict[str, Any]]] = {}
     for name, (node, value) in check.mapping(entry[1] if entry else None, key, None).items():
         if not _NAME.match(name):
@@ -160,7 +163,13 @@ def _hosts(check: _Checker, entry: Any) -> dict[str, HostSpec]:
 
 
 def _settings(check: _Checker, node: yaml.Node, key: str, base: dict[str, Any], *more: str) -> dict[str, Any]:
-    parsers = {"latency": parse_duration, "jitter": parse_duration, "loss": parse_ratio, "rate": parse_rate, "queue": int}
+    parsers = {
+        "latency": parse_duration,
+        "jitter": parse_duration,
+        "loss": parse_ratio,
+        "rate": parse_rate,
+        "queue": int,
+    }
     settings = dict(base)
     for name, (_, value) in check.mapping(node, key, (*_SETTINGS, *more)).items():
         if name in parsers:

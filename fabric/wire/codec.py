@@ -1,4 +1,5 @@
-"""The complete codec: any bytes -> :class:`Frame` or MalformedFrame, and back to the very same bytes. Source: wire.md 1.
+"""The complete codec: any bytes -> :class:`Frame` or MalformedFrame, and back to the very same bytes. Source: wire.md
+1.
 
 ``fast`` does the same for the data path; tests hold the two against each other and against scapy.
 """
@@ -122,7 +123,9 @@ def decode(data: bytes, *, verify_icrc: bool = True) -> Frame:
 
 
 def compute_icrc(covered: bytes) -> int:
-    """The invariant CRC of an IP datagram without its last four bytes (wire.md 1.6); written little-endian on the wire."""
+    """The invariant CRC of an IP datagram without its last four bytes (wire.md 1.6); written little-endian on the
+    wire.
+    """
     masked = bytearray(covered)
     if covered[0] >> 4 == 4:
         ones: tuple[int, ...] = (1, 8, 10, 11, 26, 27, 32)

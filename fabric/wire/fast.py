@@ -1,8 +1,9 @@
 """The wire at data-path speed: build a frame from few arguments, and parse one into a flat tuple, ICRC included.
 
-A :class:`FrameBuilder` belongs to one connection. Everything up to the base transport header depends only on the frame's
-length, so it is made once per length, together with the CRC of its masked form; per frame remain one pack, one CRC over the
-base transport header and one over the payload. ``fabric.wire.codec`` is the complete codec and the reference for this one.
+A :class:`FrameBuilder` belongs to one connection. Everything up to the base transport header depends only on the
+frame's length, so it is made once per length, together with the CRC of its masked form; per frame remain one pack,
+one CRC over the base transport header and one over the payload. ``fabric.wire.codec`` is the complete codec and the
+reference for this one.
 """
 
 import struct

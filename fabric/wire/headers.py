@@ -1,7 +1,7 @@
 """The headers of a RoCEv2 frame as frozen values, and the codes inside them. Sources: wire.md 1.1 to 1.7.
 
-Addresses are bytes (6 for Ethernet, 4 or 16 for IP); every other field is an unsigned int. A value that is too large for its
-field is the caller's mistake: ``encode`` raises ``struct.error`` or ValueError.
+Addresses are bytes (6 for Ethernet, 4 or 16 for IP); every other field is an unsigned int. A value that is too large
+for its field is the caller's mistake: ``encode`` raises ``struct.error`` or ValueError.
 """
 
 import struct

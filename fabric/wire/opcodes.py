@@ -1,4 +1,6 @@
-"""The opcodes of the base transport header: service in the top three bits, operation in the lower five (wire.md 1.4)."""
+"""The opcodes of the base transport header: service in the top three bits, operation in the lower five (wire.md
+1.4).
+"""
 
 from dataclasses import dataclass
 from enum import IntEnum

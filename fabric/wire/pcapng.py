@@ -1,7 +1,8 @@
 """pcapng, written and read: nanosecond integer times, named interfaces, comments, direction and CRC-error flags.
 
-Blocks: section header, interface description, enhanced packet (the pcapng specification, draft-ietf-opsawg-pcapng, sections 4.1
-to 4.3). The reader skips every other block, understands both byte orders, and bounds what it believes of lengths.
+Blocks: section header, interface description, enhanced packet (the pcapng specification, draft-ietf-opsawg-pcapng,
+sections 4.1 to 4.3). The reader skips every other block, understands both byte orders, and bounds what it believes of
+lengths.
 """
 
 import struct

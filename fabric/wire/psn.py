@@ -1,4 +1,6 @@
-"""Packet sequence numbers: 24-bit serial arithmetic (IBA vol. 1, 9.7.2). One half of the circle is ahead, the other behind."""
+"""Packet sequence numbers: 24-bit serial arithmetic (IBA vol. 1, 9.7.2). One half of the circle is ahead, the
+other behind.
+"""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,8 @@
 """scapy layers for what scapy's RoCE module lacks: extension headers, management datagrams, connection management, SDP.
 
-For tests and tools only: importing this imports scapy, and scapy is a thousand times too slow for the data path. Importing it binds
-the layers to scapy's BTH by opcode. SDP follows a SEND only where the caller says so, since nothing in a SEND names it: use
-``SDP(payload)``, or ``bind_sdp()`` to make every RC SEND dissect as SDP.
+For tests and tools only: importing this imports scapy, and scapy is a thousand times too slow for the data path.
+Importing it binds the layers to scapy's BTH by opcode. SDP follows a SEND only where the caller says so, since
+nothing in a SEND names it: use ``SDP(payload)``, or ``bind_sdp()`` to make every RC SEND dissect as SDP.
 """
 
 from typing import Any

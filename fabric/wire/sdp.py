@@ -1,8 +1,8 @@
 """Sockets Direct Protocol messages (InfiniBand Architecture annex A4; wire.md 6), and Sanloom's extensions to them.
 
-Every message starts with the base header BSDH, 16 bytes, big-endian: MID, flags, bufs, len, mseq, mseqack. ``len`` counts the
-whole message. The extensions stand in ``docs/wire-extensions.md``: the tag in the reserved bytes of Hello and
-HelloAck, SuspComm with service id 0, and the message Resume with an experimental MID.
+Every message starts with the base header BSDH, 16 bytes, big-endian: MID, flags, bufs, len, mseq, mseqack. ``len``
+counts the whole message. The extensions stand in ``docs/wire-extensions.md``: the tag in the reserved bytes of Hello
+and HelloAck, SuspComm with service id 0, and the message Resume with an experimental MID.
 """
 
 import struct

@@ -1,7 +1,7 @@
 """The agent's service for application processes: requests on AF_UNIX, data channels, and the watch over their lives.
 
-One :class:`ApplicationServer` per agent. It turns requests into commands on the host stack and the stack's events into bytes,
-descriptors and replies. The operations are listed in ``docs/ipc.md``.
+One :class:`ApplicationServer` per agent. It turns requests into commands on the host stack and the stack's events
+into bytes, descriptors and replies. The operations are listed in ``docs/ipc.md``.
 """
 
 import array

@@ -1,6 +1,7 @@
 """All data channels of an agent: one reading task each, and a writing task only while a process is slow to read."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 import trio
@@ -165,7 +166,7 @@ class Channels:
                 except trio.ClosedResourceError:
                     return
             elif data:
-                self._driver.command(lambda now, data=data: half.send(s, data, now))
+                self._driver.command(partial(half.send, s, data))
                 await trio.lowlevel.checkpoint()
             else:
                 channel.finished = True

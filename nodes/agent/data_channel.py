@@ -2,14 +2,15 @@
 
 The agent keeps a duplicate of the process end. That makes three things possible that a plain pipe could not do:
 
-* *not yet writable*: before the connection is up, the agent fills the process-to-agent direction, so select, epoll, asyncio and
-  trio report the descriptor writable exactly when connect has finished;
+* *not yet writable*: before the connection is up, the agent fills the process-to-agent direction, so select, epoll,
+  asyncio and trio report the descriptor writable exactly when connect has finished;
 * *accept readiness*: one byte per connection that waits makes a listener's descriptor readable;
-* *revocation*: (1) shut the process-to-agent direction and read it to its end: that is exactly what the process got accepted;
-  (2) take back what the process has not read with one recv that is larger than the pair can hold: the kernel serves
-  it atomically against any other reader, so what a process read is always a prefix; (3) close. A stale descriptor then fails
-  with ECONNRESET where the kernel allows (an end that is closed while it holds unread data resets the other), else it reads
-  the end of file and writes EPIPE; the library turns either into the documented error.
+* *revocation*: (1) shut the process-to-agent direction and read it to its end: that is exactly what the process got
+  accepted; (2) take back what the process has not read with one recv that is larger than the pair can hold: the
+  kernel serves it atomically against any other reader, so what a process read is always a prefix; (3) close. A stale
+  descriptor then fails with ECONNRESET where the kernel allows (an end that is closed while it holds unread data
+  resets the other), else it reads the end of file and writes EPIPE; the library turns either into the documented
+  error.
 """
 
 import array

@@ -1,4 +1,6 @@
-"""Who is at the other end of an AF_UNIX socket, by the kernel's word: pid, start time, and a pidfd that tells of its end."""
+"""Who is at the other end of an AF_UNIX socket, by the kernel's word: pid, start time, and a pidfd that tells of
+its end.
+"""
 
 import os
 import select

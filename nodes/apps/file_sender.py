@@ -1,7 +1,7 @@
 """Offers one file: ``python -m nodes.apps.file_sender --port 7000 FILE``.
 
-Listens, sends to the first process that connects eight bytes of length (big-endian) and then the file, waits for the other side
-to finish, and reports the SHA-256 of what it sent.
+Listens, sends to the first process that connects eight bytes of length (big-endian) and then the file, waits for the
+other side to finish, and reports the SHA-256 of what it sent.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The controlling process of the SAN scenario: ``python -m nodes.apps.handoff_source HOST:PORT --out FILE``.
 
-Connects to a ``file_sender``, reads the first third of the file, hands the live connection to a worker process that it starts,
-takes it back after the worker has read the middle third, reads the rest and ends the session: the seventeen steps, each
-one marked. The file is written to ``--out`` by both processes, each at its own offset.
+Connects to a ``file_sender``, reads the first third of the file, hands the live connection to a worker process that
+it starts, takes it back after the worker has read the middle third, reads the rest and ends the session: the
+seventeen steps, each one marked. The file is written to ``--out`` by both processes, each at its own offset.
 """
 
 import argparse
@@ -17,12 +17,13 @@ from typing import Any
 
 from nodes.apps.steps import report, step
 from provider import socket
+from provider.client.san_socket import SanSocket
 
 ROLE = "source"
 CHUNK = 1 << 18
 
 
-def copy(connection: socket.socket, out: Path, offset: int, count: int) -> None:
+def copy(connection: SanSocket, out: Path, offset: int, count: int) -> None:
     """Move ``count`` bytes of the stream into ``out`` at ``offset``; EOFError if the stream ends early."""
     with out.open("r+b") as file:
         file.seek(offset)
@@ -35,7 +36,7 @@ def copy(connection: socket.socket, out: Path, offset: int, count: int) -> None:
             left -= len(data)
 
 
-def read_exactly(connection: socket.socket, count: int) -> bytes:
+def read_exactly(connection: SanSocket, count: int) -> bytes:
     """The next ``count`` bytes; EOFError if the stream ends early."""
     data = b""
     while len(data) < count:

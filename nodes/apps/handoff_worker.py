@@ -1,4 +1,6 @@
-"""The destination process of the SAN scenario; started by ``handoff_source``, spoken to on standard input and output."""
+"""The destination process of the SAN scenario; started by ``handoff_source``, spoken to on standard input and
+output.
+"""
 
 import argparse
 import base64

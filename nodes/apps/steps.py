@@ -1,8 +1,8 @@
 """The seventeen steps of the SAN hand-over scenario, as an application reports them.
 
-Each step is marked before and after, in the agent's journal (event ``handoff.san.STEP.before``) and on standard output
-as a line of JSON, so that whoever started the application can follow it. Steps 5, 8 and 10 are SPI calls: the agent writes their
-journal records itself, at the moment of the call.
+Each step is marked before and after, in the agent's journal (event ``handoff.san.STEP.before``) and on standard
+output as a line of JSON, so that whoever started the application can follow it. Steps 5, 8 and 10 are SPI calls: the
+agent writes their journal records itself, at the moment of the call.
 """
 
 import json

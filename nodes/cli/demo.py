@@ -75,7 +75,9 @@ def _with_settings(topology: Topology, loss: str | None, latency: str | None) ->
     except ValueError as error:
         raise UsageError(f"demo: {error}") from None
     links = tuple(
-        LinkSpec(link.a, link.b, dataclasses.replace(link.forward, **changes), dataclasses.replace(link.reverse, **changes))
+        LinkSpec(
+            link.a, link.b, dataclasses.replace(link.forward, **changes), dataclasses.replace(link.reverse, **changes)
+        )
         for link in topology.links
     )
     return dataclasses.replace(topology, links=links)

@@ -1,7 +1,8 @@
 """The embedded process engine: every node of the lab is a process of this machine.
 
-Nothing is found by name: the launcher keeps the processes it started, and everything they start carries the run's random id in its
-environment (``SANLOOM_RUN``), which is how leftovers of this very run, and nothing else, are found at the end.
+Nothing is found by name: the launcher keeps the processes it started, and everything they start carries the run's
+random id in its environment (``SANLOOM_RUN``), which is how leftovers of this very run, and nothing else, are found
+at the end.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fabric.errors import EnvironmentLacks, SanloomError
 from fabric.topology.spec import Topology
@@ -32,7 +33,13 @@ class Lab:
     """A lab on this machine; use it as a context manager."""
 
     def __init__(
-        self, topology: Topology, run_directory: Path, *, mode: str = "suspend", seed: int | None = None, capture: bool = False
+        self,
+        topology: Topology,
+        run_directory: Path,
+        *,
+        mode: str = "suspend",
+        seed: int | None = None,
+        capture: bool = False,
     ) -> None:
         self.topology = topology
         self.run_directory = run_directory
@@ -44,7 +51,7 @@ class Lab:
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
         self._lifeline: int | None = None
 
-    def __enter__(self) -> "Lab":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -1,4 +1,6 @@
-"""Where a topology argument leads: a file, a folder with a ``topology.yaml``, or the name of one that comes with Sanloom."""
+"""Where a topology argument leads: a file, a folder with a ``topology.yaml``, or the name of one that comes with
+Sanloom.
+"""
 
 from pathlib import Path
 

@@ -1,7 +1,9 @@
-"""This process's way to its agent: short requests over AF_UNIX, on as many connections as there are threads asking at once.
+"""This process's way to its agent: short requests over AF_UNIX, on as many connections as there are threads asking at
+once.
 
-The agent knows a process by the kernel's credentials, so all connections of a process are one to it. A connection that is
-interrupted in the middle of a request is thrown away; the next request opens another. After fork the child has none.
+The agent knows a process by the kernel's credentials, so all connections of a process are one to it. A connection
+that is interrupted in the middle of a request is thrown away; the next request opens another. After fork the child
+has none.
 """
 
 import array
@@ -25,7 +27,7 @@ def agent_path() -> str:
     if not path:
         raise WsaError(
             WsaErrno.WSAENETDOWN,
-            f"this process runs on no host of a lab ({ipc.ENVIRONMENT_AGENT} is not set); start it with: sanloom exec HOST -- ...",
+            f"this process runs on no host of a lab ({ipc.ENVIRONMENT_AGENT} is not set)",
         )
     return path
 

@@ -1,9 +1,9 @@
 """``SanSocket``: a ``socket.socket`` whose descriptor is the process end of a data channel.
 
-The kernel does what it is good at: send, recv, timeouts, readiness and half close act on the AF_UNIX pair. What belongs to the
-SAN (names, connect, accept, options, sharing, closing) is asked of the agent. When the kernel reports that the channel is gone
-(end of file, reset, broken pipe), the agent is asked what happened, and the caller gets the documented error, or, when control
-has come back to this descriptor, a fresh channel under the same descriptor number.
+The kernel does what it is good at: send, recv, timeouts, readiness and half close act on the AF_UNIX pair. What
+belongs to the SAN (names, connect, accept, options, sharing, closing) is asked of the agent. When the kernel reports
+that the channel is gone (end of file, reset, broken pipe), the agent is asked what happened, and the caller gets the
+documented error, or, when control has come back to this descriptor, a fresh channel under the same descriptor number.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class SanSocket(stdlib.socket):
     _s: int
     _readers: "weakref.WeakSet[io.BufferedReader]"
 
-    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:  # noqa: A002
         if fileno is not None:
             raise WsaError(WsaErrno.WSAEOPNOTSUPP, "a SAN socket cannot be made of a file descriptor; use fromshare")
         family = stdlib.AF_INET if family == -1 else family
@@ -315,7 +315,9 @@ class SanSocket(stdlib.socket):
             raise WsaError(WsaErrno.WSAEINVAL, "the socket belongs to the parent process; share it with a ticket")
 
     def _explain(self, what: str | None) -> bool:
-        """The channel has ended: true when there is a fresh one; false when it was the stream's own end; else raises."""
+        """The channel has ended: true when there is a fresh one; false when it was the stream's own end; else
+        raises.
+        """
         status = self._call("status")
         if status["returned"]:
             _, fd = self._agent.call_fd("reattach", s=self._s)

@@ -1,14 +1,14 @@
 """The handoff registry of a host: which descriptor controls which socket, and every transfer of control under way.
 
-**References.** A socket lives while a descriptor refers to it or a ticket for it is out (G11). The last one to go reports
-``LastReferenceClosed``.
+**References.** A socket lives while a descriptor refers to it or a ticket for it is out (G11). The last one to go
+reports ``LastReferenceClosed``.
 
-**Epoch.** Counts how often control has moved: +1 at each commit. A RETURN of a transfer that never committed moved nothing and leaves
-it; a RETURN after the target died with the socket untouched moves control back and adds one.
+**Epoch.** Counts how often control has moved: +1 at each commit. A RETURN of a transfer that never committed moved
+nothing and leaves it; a RETURN after the target died with the socket untouched moves control back and adds one.
 
-**Outcomes.** Before the commit any single failure ends in RETURN: the source controls again; if the source holds no descriptor any
-more, in ABORT. After it the target owns the socket: its death is an ABORT, unless the source still holds a
-descriptor and the target moved no byte and set no option (``used``), then RETURN with a new epoch.
+**Outcomes.** Before the commit any single failure ends in RETURN: the source controls again; if the source holds no
+descriptor any more, in ABORT. After it the target owns the socket: its death is an ABORT, unless the source still
+holds a descriptor and the target moved no byte and set no option (``used``), then RETURN with a new epoch.
 """
 
 from collections import deque
@@ -259,7 +259,9 @@ class HandoffRegistry:
                 self._give_back(transfer, "the target process ended")
 
     def owner_died(self, holder: Holder, now: Instant) -> bool:
-        """The controlling process died without closing: true if the socket goes back to its source untouched (RETURN)."""
+        """The controlling process died without closing: true if the socket goes back to its source untouched
+        (RETURN).
+        """
         socket = self._by_holder.get(holder)
         if socket is None or socket.controlling != holder or socket.transfer is not None:
             return False

@@ -1,8 +1,9 @@
 """Tickets: what a special WSAPROTOCOL_INFOW carries.
 
-``dwProviderReserved`` is the ticket's number, never zero. ``szProtocol`` is the provider's name, its terminating NUL, zeros, and in the
-last 48 bytes 16 random bytes and a digest of 32: BLAKE2b, keyed with the node's secret, over every other byte of the structure, the
-target's pid and its start time. So not a single bit of the 628 bytes can change, and no other process or node can use it.
+``dwProviderReserved`` is the ticket's number, never zero. ``szProtocol`` is the provider's name, its terminating NUL,
+zeros, and in the last 48 bytes 16 random bytes and a digest of 32: BLAKE2b, keyed with the node's secret, over every
+other byte of the structure, the target's pid and its start time. So not a single bit of the 628 bytes can change, and
+no other process or node can use it.
 """
 
 import hashlib

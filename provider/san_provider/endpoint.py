@@ -1,9 +1,11 @@
-"""One connection as the proxy driver knows it: a queue pair, its communication id, and the receives between the two worlds.
+"""One connection as the proxy driver knows it: a queue pair, its communication id, and the receives between the two
+worlds.
 
 The provider instance that controls the socket posts receives and is told of completions. When control moves, the
-instance's receives are taken back (they complete with success and zero bytes, winsock-direct.md 1.10) but the queue pair's stay
-posted: whatever the peer still sends lands in ``arrived`` and goes to the next controller's receives one to one, in order.
-So a change of control never makes the adapter answer "receiver not ready", and no message can fall between two processes.
+instance's receives are taken back (they complete with success and zero bytes, winsock-direct.md 1.10) but the queue
+pair's stay posted: whatever the peer still sends lands in ``arrived`` and goes to the next controller's receives one
+to one, in order. So a change of control never makes the adapter answer "receiver not ready", and no message can fall
+between two processes.
 """
 
 from collections import deque
@@ -16,6 +18,8 @@ from fabric.rc.queue_pair import QueuePair
 from fabric.units import Instant
 from provider.errors import WsaErrno
 from provider.spi import Overlapped
+
+_NO_COMM_ID = CommId(0)
 
 
 class EndpointState(Enum):
@@ -59,7 +63,7 @@ class Endpoint:
     state: EndpointState
     expected_psn: int
     """The PSN that we expect first; what our REQ or REP calls starting PSN."""
-    comm_id: CommId = CommId(0)
+    comm_id: CommId = _NO_COMM_ID
     callee_data: bytes = b""
     sends: deque[Overlapped] = field(default_factory=deque)
     """Sends under way, oldest first: reliable connections complete in order."""

@@ -1,7 +1,8 @@
 """Connections between two provider instances: duplicated by one, not yet adopted by the other.
 
-The token that names one is what ``dwProviderReserved`` carries at the SPI: never zero, drawn at random, unique on this host
-while it lasts, and good only for the process that WSPDuplicateSocket named (winsock-direct.md 1.10, statements 85 and 86).
+The token that names one is what ``dwProviderReserved`` carries at the SPI: never zero, drawn at random, unique on
+this host while it lasts, and good only for the process that WSPDuplicateSocket named (winsock-direct.md 1.10,
+statements 85 and 86).
 """
 
 from dataclasses import dataclass

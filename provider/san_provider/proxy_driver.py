@@ -430,7 +430,9 @@ def _errno_of(status: CompletionStatus) -> WsaErrno:
 
 
 def _errno_of_reject(reason: int) -> WsaErrno:
-    """winsock-direct.md 1.5: nobody listens -> WSAECONNRESET; the peer refused -> WSAECONNREFUSED; else WSAETIMEDOUT."""
+    """winsock-direct.md 1.5: nobody listens -> WSAECONNRESET; the peer refused -> WSAECONNREFUSED; else
+    WSAETIMEDOUT.
+    """
     if reason == RejectReason.INVALID_SERVICE_ID:
         return WsaErrno.WSAECONNRESET
     if reason in (RejectReason.CONSUMER_DEFINED, RejectReason.NO_RESOURCES):

@@ -1,8 +1,8 @@
 """The SAN service provider as one process sees it: the SPI of Windows Sockets Direct on top of the proxy driver.
 
-A descriptor moves CREATED -> BOUND -> CONNECTING | LISTENING -> CONNECTED, and from there to DUPLICATED (control is elsewhere;
-only ``close_socket`` and ``reclaim`` are meaningful) or DISCONNECTED. Its number stays taken until ``close_socket``,
-whatever happened to its resources (statement 115).
+A descriptor moves CREATED -> BOUND -> CONNECTING | LISTENING -> CONNECTED, and from there to DUPLICATED (control is
+elsewhere; only ``close_socket`` and ``reclaim`` are meaningful) or DISCONNECTED. Its number stays taken until
+``close_socket``, whatever happened to its resources (statement 115).
 """
 
 from collections.abc import Callable
@@ -34,6 +34,8 @@ VERSION_2_2 = 0x0202
 DESCRIPTORS_MAX = 4096
 """Descriptors of one provider instance; WSAEMFILE beyond."""
 
+_NO_EVENTS = NetworkEvent(0)
+
 
 class SocketState(Enum):
     """See the module text."""
@@ -60,7 +62,7 @@ class SanSocket:
     options: dict[int, int] = field(default_factory=dict)
     endpoint: Endpoint | None = None
     listener: Listener | None = None
-    selected: NetworkEvent = NetworkEvent(0)
+    selected: NetworkEvent = _NO_EVENTS
     recorded: dict[NetworkEvent, int] = field(default_factory=dict)
     callee_data: bytes = b""
 
@@ -230,7 +232,9 @@ class SanServiceProvider:
         san.state = SocketState.LISTENING
 
     def accept(self, s: SocketDescriptor, condition: Condition, now: Instant) -> tuple[SocketDescriptor, Address]:
-        """WSPAccept: take the oldest waiting request; WSAEWOULDBLOCK when there is none, WSAECONNREFUSED on CF_REJECT."""
+        """WSPAccept: take the oldest waiting request; WSAEWOULDBLOCK when there is none, WSAECONNREFUSED on
+        CF_REJECT.
+        """
         san = self._socket(s)
         if san.listener is None or san.local is None:
             raise WsaError(WsaErrno.WSAEINVAL, "the socket is not listening")

@@ -40,7 +40,9 @@ class SendBuffer:
 
 
 class ReceiveBuffer:
-    """Bytes received and not yet consumed, as the chunks they came in: each but those pushed back holds a receive buffer."""
+    """Bytes received and not yet consumed, as the chunks they came in: each but those pushed back holds a receive
+    buffer.
+    """
 
     def __init__(self) -> None:
         self._chunks: deque[tuple[memoryview, bool]] = deque()

@@ -1,20 +1,20 @@
 """One SDP session: a byte stream in both directions over the messages of one connection.
 
-**Credits.** Every message takes one receive buffer at the peer. Each message says in ``bufs`` how many buffers its author has
-posted beyond the message numbered ``mseqack``; so the peer may have ``bufs - (mseq sent - mseqack)`` more messages under way.
-A data message needs more than RESERVE credits to be left; SuspComm, SuspCommAck, DisConn, Resume and credit updates may use the
-reserve, so a stalled stream can still be ended or handed over. A credit update (a Data message without payload) goes out only when
-the peer, by what we last told it, can send no more data, and at least half the buffers, or all that it lacks, can be offered;
-it says something new every time, so two idle ends fall silent. The receive buffer of an empty message is free at once.
+**Credits.** Every message takes one receive buffer at the peer. Each message says in ``bufs`` how many buffers its
+author has posted beyond the message numbered ``mseqack``; so the peer may have ``bufs - (mseq sent - mseqack)`` more
+messages under way. A data message needs more than RESERVE credits to be left; SuspComm, SuspCommAck, DisConn, Resume
+and credit updates may use the reserve, so a stalled stream can still be ended or handed over. A credit update (a Data
+message without payload) goes out only when the peer, by what we last told it, can send no more data, and at least
+half the buffers, or all that it lacks, can be offered; it says something new every time, so two idle ends fall
+silent. The receive buffer of an empty message is free at once.
 
-**Deadlock freedom.** A peer that holds back data for want of credits is told of new ones as soon as the application here
-reads; that update may use our reserve, and the peer frees its buffer at once, whatever its own application does.
+**Deadlock freedom.** A peer that holds back data for want of credits is told of new ones as soon as the application
+here reads; that update may use our reserve, and the peer frees its buffer at once, whatever its own application does.
 """
 
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
 
 from fabric.units import MILLISECOND, Instant
 from fabric.wire import sdp
@@ -22,8 +22,37 @@ from fabric.wire.headers import MalformedFrame
 from fabric.wire.sdp import Mid
 from provider.errors import WsaErrno
 from provider.session.buffers import ReceiveBuffer, SendBuffer
+from provider.session.events import (
+    Aborted,
+    Closed,
+    Established,
+    PeerResumed,
+    PeerShutdown,
+    PeerSuspended,
+    Readable,
+    SessionEvent,
+    Suspended,
+    SuspensionLost,
+    Writable,
+)
 from provider.session.states import Stream, Suspension, next_stream, next_suspension
 
+__all__ = [
+    "Aborted",
+    "Closed",
+    "Established",
+    "PeerResumed",
+    "PeerShutdown",
+    "PeerSuspended",
+    "Readable",
+    "Role",
+    "Session",
+    "SessionConfig",
+    "SessionEvent",
+    "Suspended",
+    "SuspensionLost",
+    "Writable",
+]
 RESERVE = 2
 _MASK = 0xFFFFFFFF
 
@@ -39,88 +68,13 @@ class Role(Enum):
 class SessionConfig:
     """Sizes in bytes; ``receive_size`` counts the base header too.
 
-    A message fits one packet of the largest path MTU: tshark takes the payload of *every* SEND packet for a message, so a
-    message in several packets would be misread and shown as malformed.
+    A message fits one packet of the largest path MTU: tshark takes the payload of *every* SEND packet for a message,
+    so a message in several packets would be misread and shown as malformed.
     """
 
     receive_buffers: int = 512
     receive_size: int = 4_096
     send_buffer: int = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Established:
-    """Hello and HelloAck have been exchanged."""
-
-
-@dataclass(frozen=True, slots=True)
-class Readable:
-    """Bytes came."""
-
-
-@dataclass(frozen=True, slots=True)
-class Writable:
-    """``send_space`` is above zero again."""
-
-
-@dataclass(frozen=True, slots=True)
-class PeerShutdown:
-    """The peer sends no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Both directions have ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Aborted:
-    """The session is over without a graceful end."""
-
-    reason: WsaErrno
-
-
-@dataclass(frozen=True, slots=True)
-class Suspended:
-    """The peer has answered our suspension."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class SuspensionLost:
-    """The peer's suspension crossed ours and wins."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class PeerSuspended:
-    """The peer hands its end over until ``deadline``."""
-
-    epoch: int
-    deadline: Instant
-
-
-@dataclass(frozen=True, slots=True)
-class PeerResumed:
-    """The peer's end has its new owner."""
-
-    epoch: int
-
-
-SessionEvent: TypeAlias = (
-    Established
-    | Readable
-    | Writable
-    | PeerShutdown
-    | Closed
-    | Aborted
-    | Suspended
-    | SuspensionLost
-    | PeerSuspended
-    | PeerResumed
-)
 
 
 class Session:
@@ -284,8 +238,8 @@ class Session:
             return self._emit(*self._control.popleft()) if self._credits() > 0 else None
         if self.is_over:
             return None
-        credits = self._credits()
-        if credits <= 0:
+        available = self._credits()
+        if available <= 0:
             return None
         if self._resume_owed is not None:
             epoch, self._resume_owed = self._resume_owed, None
@@ -295,7 +249,7 @@ class Session:
         if self._suspension is not Suspension.RUNNING:
             return None
         if self._send.size:
-            if credits > RESERVE:
+            if available > RESERVE:
                 limit = min(self._peer_size, self.config.receive_size) - sdp.BSDH_SIZE
                 message = self._emit(Mid.DATA, self._send.take(limit))
                 if self._blocked and self.send_space > self.config.send_buffer // 4:

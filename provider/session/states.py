@@ -1,13 +1,15 @@
 """The two state machines of a session, as tables.
 
-*Stream*: each direction ends on its own. ESTABLISHED -> SEND_FINISHED when our DisConn has gone out, -> RECEIVE_FINISHED when the
-peer's came, both -> CLOSED. AbortConn, sent or received, ends everything: ABORTED. Nothing leaves CLOSED or ABORTED.
+*Stream*: each direction ends on its own. ESTABLISHED -> SEND_FINISHED when our DisConn has gone out, ->
+RECEIVE_FINISHED when the peer's came, both -> CLOSED. AbortConn, sent or received, ends everything: ABORTED. Nothing
+leaves CLOSED or ABORTED.
 
-*Suspension*: RUNNING -> SUSPENDING when our SuspComm has gone out, -> SUSPENDED when the peer's SuspCommAck came. The peer's side:
-RUNNING -> PEER_SUSPENDED on its SuspComm. Resume leads back to RUNNING. When both suspend at once, the initiator of the
-connection wins: its session stays SUSPENDING and ignores the other's SuspComm; the loser moves to PEER_SUSPENDED, acknowledges,
-and tells its switch that the suspension is lost. While suspended by us we send nothing but Resume and AbortConn; while
-suspended by the peer nothing but SuspCommAck and AbortConn. What the application sends meanwhile stays buffered.
+*Suspension*: RUNNING -> SUSPENDING when our SuspComm has gone out, -> SUSPENDED when the peer's SuspCommAck came. The
+peer's side: RUNNING -> PEER_SUSPENDED on its SuspComm. Resume leads back to RUNNING. When both suspend at once, the
+initiator of the connection wins: its session stays SUSPENDING and ignores the other's SuspComm; the loser moves to
+PEER_SUSPENDED, acknowledges, and tells its switch that the suspension is lost. While suspended by us we send nothing
+but Resume and AbortConn; while suspended by the peer nothing but SuspCommAck and AbortConn. What the application
+sends meanwhile stays buffered.
 """
 
 from enum import Enum

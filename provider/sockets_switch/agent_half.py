@@ -1,10 +1,14 @@
-"""The agent half of the sockets switch: what the process halves of a host ask for, carried out for one process at a time.
+"""The agent half of the sockets switch: what the process halves of a host ask for, carried out for one process at a
+time.
 
-Commands raise :class:`provider.errors.WsaError`; what takes time is answered by events (``events.py``). The rules of access:
+Commands raise :class:`provider.errors.WsaError`; what takes time is answered by events (``events.py``). The rules of
+access:
 
-* every command names the process instance that asks (the kernel's word, not the process's) and finds only its own descriptors;
+* every command names the process instance that asks (the kernel's word, not the process's) and finds only its own
+  descriptors;
 * bytes move only through the descriptor that the registry says is controlling, and only while its channel is open;
-* a descriptor that does not control its socket may be closed and asked for names and options, nothing else: WSAEINVAL.
+* a descriptor that does not control its socket may be closed and asked for names and options, nothing else:
+  WSAEINVAL.
 """
 
 from fabric.ids import ProcessInstance, SocketHandle

@@ -1,13 +1,13 @@
 """Connections of the agent half: made, accepted, fed, and ended.
 
-The provider is asked for a SAN socket only when the application connects or listens (statement 27). The session's Hello travels
-in the connection request; the answer comes back with the reply. A connection request is accepted as soon as it comes,
-so that a peer's connect succeeds before the application here calls accept, as with TCP; what the application has not accepted
-yet waits in the listener's queue, whose bound is the backlog.
+The provider is asked for a SAN socket only when the application connects or listens (statement 27). The session's
+Hello travels in the connection request; the answer comes back with the reply. A connection request is accepted as
+soon as it comes, so that a peer's connect succeeds before the application here calls accept, as with TCP; what the
+application has not accepted yet waits in the listener's queue, whose bound is the backlog.
 
-Ending: the last descriptor's close lets the session deliver what was accepted, then say DisConn. Once both directions are
-finished the side that initiated the connection sends DREQ; the other waits for it. Bytes that the application never read
-turn a close into an abort, as with TCP (RFC 1122 4.2.2.13).
+Ending: the last descriptor's close lets the session deliver what was accepted, then say DisConn. Once both directions
+are finished the side that initiated the connection sends DREQ; the other waits for it. Bytes that the application
+never read turn a close into an abort, as with TCP (RFC 1122 4.2.2.13).
 """
 
 from fabric.units import Instant

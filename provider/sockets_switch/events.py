@@ -1,7 +1,8 @@
-"""What the agent half of the sockets switch asks of its driver. ``s`` is the switch's handle: the number the application knows.
+"""What the agent half of the sockets switch asks of its driver. ``s`` is the switch's handle: the number the
+application knows.
 
-The driver of a live host answers with file descriptors and replies on AF_UNIX; the simulator's answers with byte queues. Every
-descriptor has one *data channel*; "open" means that the process may move bytes through it.
+The driver of a live host answers with file descriptors and replies on AF_UNIX; the simulator's answers with byte
+queues. Every descriptor has one *data channel*; "open" means that the process may move bytes through it.
 """
 
 from dataclasses import dataclass
@@ -64,7 +65,9 @@ class ChannelReset:
 
 @dataclass(frozen=True, slots=True)
 class RevokeChannel:
-    """Cut the channel off and report with ``channel_revoked`` what the process got accepted and what it has not read."""
+    """Cut the channel off and report with ``channel_revoked`` what the process got accepted and what it has not
+    read.
+    """
 
     s: SocketHandle
 

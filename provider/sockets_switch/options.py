@@ -1,7 +1,7 @@
 """Socket options that the switch keeps: their defaults and which of them are read-only (winsock-direct.md 1.11, 4.2).
 
-Options belong to the shared socket, so a value set through one descriptor is read through every other. The Winsock numbers are
-used here and on the IPC; ``provider.socket`` translates the host's own numbers.
+Options belong to the shared socket, so a value set through one descriptor is read through every other. The Winsock
+numbers are used here and on the IPC; ``provider.socket`` translates the host's own numbers.
 """
 
 from provider import constants as c

@@ -1,8 +1,8 @@
 """Between a session and the provider: posts receives, sends the session's messages, feeds it what arrived.
 
-The pump is *attached* to the provider descriptor of the controlling process and detached while control is elsewhere. Receives that
-the provider completes with zero bytes when it is detached (statement 83) are no end of file: they are counted and posted again
-by the next controller, so that the peer's credits stay true across a handoff.
+The pump is *attached* to the provider descriptor of the controlling process and detached while control is elsewhere.
+Receives that the provider completes with zero bytes when it is detached (statement 83) are no end of file: they are
+counted and posted again by the next controller, so that the peer's credits stay true across a handoff.
 """
 
 from fabric.ids import SocketDescriptor

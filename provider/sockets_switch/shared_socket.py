@@ -1,8 +1,8 @@
 """What the switch knows: shared sockets, the descriptors that refer to them, and the processes that hold those.
 
-A *shared socket* is the thing with a stream position, options and a peer. A *descriptor* is one process's number for it; all
-state is common to all descriptors of a socket (S-SAN, statement 110). The descriptor that controls the socket is the handoff
-registry's to say.
+A *shared socket* is the thing with a stream position, options and a peer. A *descriptor* is one process's number for
+it; all state is common to all descriptors of a socket (S-SAN, statement 110). The descriptor that controls the socket
+is the handoff registry's to say.
 """
 
 from collections import deque

@@ -1,7 +1,7 @@
 """The tables that the parts of the agent half share, and the one place where its events leave.
 
-``SwitchCore`` has no behaviour of its own beyond look-ups and bookkeeping: connections live in ``connections``, hand-overs in
-``transfers``, and :class:`provider.sockets_switch.agent_half.AgentHalf` puts them together.
+``SwitchCore`` has no behaviour of its own beyond look-ups and bookkeeping: connections live in ``connections``,
+hand-overs in ``transfers``, and :class:`provider.sockets_switch.agent_half.AgentHalf` puts them together.
 """
 
 from collections import deque

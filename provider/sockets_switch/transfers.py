@@ -11,8 +11,8 @@ ticketed  [5..8]      the provider gave its connection up, the ticket is out; no
 resumed   [8]         the target redeemed: commit, receives posted again, Resume to a suspended peer
 ====================  ===========================================================================================
 
-Every stage has a deadline. Whatever fails before the commit gives the socket back to the source, with a fresh data channel;
-the registry says so with ``ControlReturned``.
+Every stage has a deadline. Whatever fails before the commit gives the socket back to the source, with a fresh data
+channel; the registry says so with ``ControlReturned``.
 """
 
 from dataclasses import dataclass
@@ -234,6 +234,9 @@ class Transfers:
         """RETURN: the source's descriptor controls the socket again, with a fresh channel."""
         core = self._core
         transfer = self._by_socket.pop(socket.number, None)
+        if transfer is not None and transfer.stage in ("revoking", "suspending"):
+            text = "the target process ended"
+            core.emit(events.DuplicateFailed(transfer.operation, WsaErrno.WSAEINVAL, text))
         if descriptor is None or descriptor.closing or descriptor.exited:
             return
         if transfer is not None and socket.pump is not None:
