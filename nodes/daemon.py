@@ -100,9 +100,9 @@ class NodeDaemon:
 
     def _binds(self, peer: str) -> bool:
         """Of two neighbours the network switch binds; of two of a kind the first by name."""
-        switches, node = self.config.topology.network_switches, self.config.node
-        if (node in switches) != (peer in switches):
-            return node in switches
+        network_switches, node = self.config.topology.network_switches, self.config.node
+        if (node in network_switches) != (peer in network_switches):
+            return node in network_switches
         return node < peer
 
     async def run(

@@ -19,10 +19,6 @@ PACKAGES = ("fabric", "provider", "nodes")
 LONGEST_FILE = 400
 
 LONGER_FILES = {
-    "provider/session/session.py": (
-        450,
-        "one protocol machine: credits, stream and suspension decide together what may be sent",
-    ),
     "provider/san_provider/proxy_driver.py": (
         460,
         "the one place where events of the adapter, of the manager and of owners meet, over the same tables",

@@ -115,14 +115,14 @@ def _topology(check: _Checker, root: yaml.Node | None) -> Topology | None:
     defaults = check.mapping(top["defaults"][1], "defaults", ("link",)) if "defaults" in top else {}
     base = _settings(check, defaults["link"][1], "defaults.link", {}) if "link" in defaults else {}
     hosts = _hosts(check, top.get("hosts"))
-    switches = _names(check, top.get("network-switches"), "network-switches", ())
-    for both in [s for s in switches if s in hosts]:
-        check.error(switches[both][0], f"network-switches.{both}", "a host has this name already")
-    links = _links(check, top.get("links"), base, [*hosts, *switches])
+    network_switches = _names(check, top.get("network-switches"), "network-switches", ())
+    for both in [s for s in network_switches if s in hosts]:
+        check.error(network_switches[both][0], f"network-switches.{both}", "a host has this name already")
+    links = _links(check, top.get("links"), base, [*hosts, *network_switches])
     if check.errors:
         return None
-    _connected(check, root, list(hosts), list(switches), links)
-    specs = {s: NetworkSwitchSpec(s) for s in switches}
+    _connected(check, root, list(hosts), list(network_switches), links)
+    specs = {s: NetworkSwitchSpec(s) for s in network_switches}
     return Topology(str(name), int(seed or 0), hosts, specs, tuple(links))
 
 
@@ -224,9 +224,11 @@ def _endpoints(check: _Checker, entry: Any, link: yaml.Node, key: str, nodes: li
     return str(names[0]), str(names[1])
 
 
-def _connected(check: _Checker, root: Any, hosts: list[str], switches: list[str], links: list[LinkSpec]) -> None:
+def _connected(
+    check: _Checker, root: Any, hosts: list[str], network_switches: list[str], links: list[LinkSpec]
+) -> None:
     """Every host has one link and reaches every other."""
-    neighbours: dict[str, list[str]] = {name: [] for name in [*hosts, *switches]}
+    neighbours: dict[str, list[str]] = {name: [] for name in [*hosts, *network_switches]}
     for link in links:
         neighbours[link.a].append(link.b)
         neighbours[link.b].append(link.a)

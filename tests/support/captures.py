@@ -1,8 +1,7 @@
 """Frames and pcapng streams for tests of captures."""
 
-from fabric.wire.pcapng import PcapngWriter
-
 from fabric.wire.fast import FrameBuilder
+from fabric.wire.pcapng import PcapngWriter
 
 RC_SEND_ONLY = 0x04
 CLIENT, SERVER = bytes([10, 77, 0, 1]), bytes([10, 77, 0, 2])

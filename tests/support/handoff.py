@@ -42,7 +42,7 @@ class Bench:
     def record(self, transfer: TransferId) -> bytes:
         """The ticket of a transfer that begins to drain."""
         self.registry.drained(transfer, self.now)
-        template = replace(SAN_ENTRY, dwProviderReserved=0x10000 + next(self._numbers))
+        template = replace(SAN_ENTRY.info, dwProviderReserved=0x10000 + next(self._numbers))
         return self.registry.record_ticket(transfer, template, self.now).pack()
 
     def ticket(self, source: Holder, target: ProcessInstance = TARGET, socket_id: int = SOCKET) -> bytes:

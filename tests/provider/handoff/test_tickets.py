@@ -26,9 +26,9 @@ def test_a_ticket_keeps_every_member_of_the_entry() -> None:
     bench = Bench()
     info = WSAPROTOCOL_INFOW.unpack(bench.ticket(bench.opened()))
     assert info.dwProviderReserved != 0
-    assert info.protocol_name == SAN_ENTRY.protocol_name
-    plain = replace(info, szProtocol=SAN_ENTRY.szProtocol, dwProviderReserved=SAN_ENTRY.dwProviderReserved)
-    assert plain == SAN_ENTRY
+    assert info.protocol_name == SAN_ENTRY.info.protocol_name
+    plain = replace(info, szProtocol=SAN_ENTRY.info.szProtocol, dwProviderReserved=SAN_ENTRY.info.dwProviderReserved)
+    assert plain == SAN_ENTRY.info
 
 
 @pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
@@ -44,7 +44,7 @@ def test_scenario_22_no_byte_may_change(mask: int) -> None:
 
 @pytest.mark.parametrize("mask", [0x01, 0x80])
 def test_the_digest_alone_finds_every_altered_byte(mask: int) -> None:
-    info = seal(replace(SAN_ENTRY, dwProviderReserved=9), NODE_KEY, bytes(range(16)), TARGET).pack()
+    info = seal(replace(SAN_ENTRY.info, dwProviderReserved=9), NODE_KEY, bytes(range(16)), TARGET).pack()
     assert is_genuine(info, NODE_KEY, TARGET)
     for position in range(SIZE):
         altered = bytearray(info)
@@ -55,7 +55,7 @@ def test_the_digest_alone_finds_every_altered_byte(mask: int) -> None:
 def test_scenario_22_lengths_zero_and_plain_entries() -> None:
     bench = Bench()
     info = bench.ticket(bench.opened())
-    for bad in (info[:-1], info[:115], info[:3], b"", info + b"\0\0\0", bytes(SIZE), SAN_ENTRY.pack()):
+    for bad in (info[:-1], info[:115], info[:3], b"", info + b"\0\0\0", bytes(SIZE), SAN_ENTRY.info.pack()):
         refused(bench, bad)
     assert isinstance(bench.check(info), Grant)
 
