@@ -1,1 +1,1 @@
-"""The session protocol of the sockets switch: SDP with credits, half close, abort, suspension and resumption."""
+"""The session protocol of a socket: SDP messages, credits, graceful close and suspension (sans-IO)."""

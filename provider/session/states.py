@@ -1,73 +1,129 @@
 """The two state machines of a session, as tables.
 
-*Stream*: each direction ends on its own. ESTABLISHED -> SEND_FINISHED when our DisConn has gone out, -> RECEIVE_FINISHED when the
-peer's came, both -> CLOSED. AbortConn, sent or received, ends everything: ABORTED. Nothing leaves CLOSED or ABORTED.
+**The stream** has two directions that end on their own. DisConn means *I send no more*. A direction that was shut down first
+drains what was accepted (DRAINING), then says DisConn, once. When both ends have said it the session is CLOSED, and nothing
+is sent ever after. AbortConn, a violation of the protocol, or a missed deadline lead to ABORTED from everywhere.
 
-*Suspension*: RUNNING -> SUSPENDING when our SuspComm has gone out, -> SUSPENDED when the peer's SuspCommAck came. The peer's side:
-RUNNING -> PEER_SUSPENDED on its SuspComm. Resume leads back to RUNNING. When both suspend at once, the initiator of the
-connection wins: its session stays SUSPENDING and ignores the other's SuspComm; the loser moves to PEER_SUSPENDED, acknowledges,
-and tells its switch that the suspension is lost. While suspended by us we send nothing but Resume and AbortConn; while
-suspended by the peer nothing but SuspCommAck and AbortConn. What the application sends meanwhile stays buffered.
+================  ==============================  ==============================
+state             our direction                   the peer's direction
+================  ==============================  ==============================
+OPENING           Hello under way; send() buffers  -
+OPEN              open                            open
+DRAINING          shut down, bytes or DisConn due  open
+FINISHED          DisConn sent                    open
+PEER_FINISHED     open                            DisConn received
+LAST_DRAINING     shut down, bytes or DisConn due  DisConn received
+CLOSED, ABORTED   ended                           ended
+================  ==============================  ==============================
+
+**The suspension** lets control of the socket move while the peer holds still. Whoever said SuspComm says nothing after it
+but Resume (or AbortConn); whoever answered SuspCommAck says nothing after that until it has Resume. So between the answer and
+Resume nothing is under way, and Resume can name the last message of either direction: a difference is a lost or repeated
+message, and aborts. Bytes that applications send meanwhile, and a DisConn that falls due, wait in the session.
+
+A suspension that is given up before the answer is CANCELLING: SuspComm cannot be unsaid, so Resume follows the answer.
+
+Both ends may say SuspComm at once. The connection's initiator wins: it ignores the other's SuspComm; the other end
+loses its own suspension when the winner's arrives, and answers that. Because messages keep their order, the loser's SuspComm
+always arrives before its answer, so the winner can tell this crossing from everything else: a SuspComm in SUSPENDED is a
+violation.
 """
 
+from collections.abc import Mapping
 from enum import Enum
 
 from fabric.errors import IllegalTransition
 
 
-class Stream(Enum):
+class Role(Enum):
+    """Who made the connection. The initiator wins crossing suspensions."""
+
+    INITIATOR = "initiator"
+    ACCEPTOR = "acceptor"
+
+
+class StreamState(Enum):
     """See the module text."""
 
-    CONNECTING = "connecting"
+    OPENING = "OPENING"
+    OPEN = "OPEN"
+    DRAINING = "DRAINING"
+    FINISHED = "FINISHED"
+    PEER_FINISHED = "PEER_FINISHED"
+    LAST_DRAINING = "LAST_DRAINING"
+    CLOSED = "CLOSED"
+    ABORTED = "ABORTED"
+
+
+class StreamEvent(Enum):
+    """What moves the stream."""
+
     ESTABLISHED = "established"
-    SEND_FINISHED = "send finished"
-    RECEIVE_FINISHED = "receive finished"
-    CLOSED = "closed"
-    ABORTED = "aborted"
+    SHUTDOWN = "shutdown"
+    DISCONNECT_SENT = "DisConn sent"
+    DISCONNECT_RECEIVED = "DisConn received"
+    ABORT = "abort"
 
 
-class Suspension(Enum):
+class SuspensionState(Enum):
     """See the module text."""
 
-    RUNNING = "running"
-    SUSPENDING = "suspending"
-    SUSPENDED = "suspended"
-    PEER_SUSPENDED = "suspended by the peer"
+    RUNNING = "RUNNING"
+    SUSPENDING = "SUSPENDING"
+    CANCELLING = "CANCELLING"
+    SUSPENDED = "SUSPENDED"
+    PEER_SUSPENDED = "PEER_SUSPENDED"
 
 
-STREAM_TRANSITIONS: dict[tuple[Stream, str], Stream] = {
-    (Stream.CONNECTING, "hello exchanged"): Stream.ESTABLISHED,
-    (Stream.ESTABLISHED, "DisConn sent"): Stream.SEND_FINISHED,
-    (Stream.ESTABLISHED, "DisConn received"): Stream.RECEIVE_FINISHED,
-    (Stream.SEND_FINISHED, "DisConn received"): Stream.CLOSED,
-    (Stream.RECEIVE_FINISHED, "DisConn sent"): Stream.CLOSED,
-    **{
-        (state, "abort"): Stream.ABORTED
-        for state in (Stream.CONNECTING, Stream.ESTABLISHED, Stream.SEND_FINISHED, Stream.RECEIVE_FINISHED)
-    },
+class SuspensionEvent(Enum):
+    """What moves the suspension."""
+
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    ANSWERED = "SuspCommAck received"
+    PEER_SUSPENDS = "SuspComm received"
+    """... and not ignored: we are running, or we lost the crossing."""
+    PEER_RESUMES = "Resume received"
+
+
+S, E = StreamState, StreamEvent
+STREAM: Mapping[tuple[StreamState, StreamEvent], StreamState] = {
+    (S.OPENING, E.ESTABLISHED): S.OPEN,
+    (S.OPEN, E.SHUTDOWN): S.DRAINING,
+    (S.PEER_FINISHED, E.SHUTDOWN): S.LAST_DRAINING,
+    (S.DRAINING, E.DISCONNECT_SENT): S.FINISHED,
+    (S.LAST_DRAINING, E.DISCONNECT_SENT): S.CLOSED,
+    (S.OPEN, E.DISCONNECT_RECEIVED): S.PEER_FINISHED,
+    (S.DRAINING, E.DISCONNECT_RECEIVED): S.LAST_DRAINING,
+    (S.FINISHED, E.DISCONNECT_RECEIVED): S.CLOSED,
+    **{(state, E.ABORT): S.ABORTED for state in StreamState if state not in (S.CLOSED, S.ABORTED)},
 }
-SUSPENSION_TRANSITIONS: dict[tuple[Suspension, str], Suspension] = {
-    (Suspension.RUNNING, "suspend"): Suspension.SUSPENDING,
-    (Suspension.SUSPENDING, "SuspCommAck received"): Suspension.SUSPENDED,
-    (Suspension.SUSPENDING, "tie lost"): Suspension.PEER_SUSPENDED,
-    (Suspension.SUSPENDING, "resume"): Suspension.RUNNING,
-    (Suspension.SUSPENDED, "resume"): Suspension.RUNNING,
-    (Suspension.RUNNING, "SuspComm received"): Suspension.PEER_SUSPENDED,
-    (Suspension.PEER_SUSPENDED, "Resume received"): Suspension.RUNNING,
+
+P, Q = SuspensionState, SuspensionEvent
+SUSPENSION: Mapping[tuple[SuspensionState, SuspensionEvent], SuspensionState] = {
+    (P.RUNNING, Q.SUSPEND): P.SUSPENDING,
+    (P.SUSPENDING, Q.ANSWERED): P.SUSPENDED,
+    (P.SUSPENDING, Q.RESUME): P.CANCELLING,
+    (P.SUSPENDING, Q.PEER_SUSPENDS): P.PEER_SUSPENDED,
+    (P.CANCELLING, Q.ANSWERED): P.RUNNING,
+    (P.CANCELLING, Q.PEER_SUSPENDS): P.PEER_SUSPENDED,
+    (P.SUSPENDED, Q.RESUME): P.RUNNING,
+    (P.RUNNING, Q.PEER_SUSPENDS): P.PEER_SUSPENDED,
+    (P.PEER_SUSPENDED, Q.PEER_RESUMES): P.RUNNING,
 }
 
 
-def next_stream(state: Stream, event: str, role: str) -> Stream:
-    """The next state; IllegalTransition if the table has none."""
-    found = STREAM_TRANSITIONS.get((state, event))
-    if found is None:
-        raise IllegalTransition("session stream", state.value, event, role)
-    return found
+def next_stream(state: StreamState, event: StreamEvent, role: Role) -> StreamState:
+    """The table's answer; IllegalTransition if it has none."""
+    following = STREAM.get((state, event))
+    if following is None:
+        raise IllegalTransition("session stream", state.value, event.value, role.value)
+    return following
 
 
-def next_suspension(state: Suspension, event: str, role: str) -> Suspension:
-    """The next state; IllegalTransition if the table has none."""
-    found = SUSPENSION_TRANSITIONS.get((state, event))
-    if found is None:
-        raise IllegalTransition("session suspension", state.value, event, role)
-    return found
+def next_suspension(state: SuspensionState, event: SuspensionEvent, role: Role) -> SuspensionState:
+    """The table's answer; IllegalTransition if it has none."""
+    following = SUSPENSION.get((state, event))
+    if following is None:
+        raise IllegalTransition("session suspension", state.value, event.value, role.value)
+    return following
