@@ -1,8 +1,8 @@
 """Winsock error numbers, and the exception that carries them.
 
-Numbers are those of ``winerror.h`` (winsock-direct.md 3.1). A :class:`WsaError` is an ``OSError``: ``winerror`` is the
-Winsock number, ``errno`` the nearest POSIX one, and where the standard library has a class of its own for that ``errno``
-the exception is of that class too, so that ``except ConnectionResetError`` catches ``WSAECONNRESET``.
+Numbers are those of ``winerror.h`` (winsock-direct.md 3.1). A :class:`WsaError` is an ``OSError``: ``winerror`` is
+the Winsock number, ``errno`` the nearest POSIX one, and where the standard library has a class of its own for that
+``errno`` the exception is of that class too, so that ``except ConnectionResetError`` catches ``WSAECONNRESET``.
 """
 
 import errno as posix
@@ -133,7 +133,7 @@ _POSIX_SPECIAL: dict[WsaErrno, int] = {
 
 
 def posix_errno(number: WsaErrno) -> int:
-    """The POSIX number nearest to a Winsock one: ``WSAEX`` is ``EX`` where there is one, ``EIO`` where there is none."""
+    """The POSIX number nearest to a Winsock one: ``WSAEX`` is ``EX``, or ``EIO`` where there is none."""
     special = _POSIX_SPECIAL.get(number)
     if special is not None:
         return special

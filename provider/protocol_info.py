@@ -1,8 +1,8 @@
 """WSAPROTOCOL_INFOW: what a catalogue entry is, and what a duplicated socket travels as.
 
-Layout from ``winsock2.h`` (winsock-direct.md 2): 628 bytes, little-endian, no padding, the same on x86 and x64. Member
-names are the SDK's own. ``szProtocol`` is kept as its 256 UTF-16 code units, so that what stands behind the terminating NUL
-(a ticket's secret) travels too.
+Layout from ``winsock2.h`` (winsock-direct.md 2): 628 bytes, little-endian, no padding, the same on x86 and x64.
+Member names are the SDK's own. ``szProtocol`` is kept as its 256 UTF-16 code units, so that what stands behind the
+terminating NUL (a ticket's secret) travels too.
 """
 
 import struct

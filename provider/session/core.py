@@ -262,8 +262,8 @@ class SessionCore:
         """Receives to post now; messages that the application has not read to their end occupy theirs."""
         if self._stream is StreamState.CLOSED or (self._stream is StreamState.ABORTED and not self._abort_due):
             return 0
-        credits = self._credits
-        free = self.config.receive_buffers - (credits.posted - credits.received) - self._incoming.held
+        window = self._credits
+        free = self.config.receive_buffers - (window.posted - window.received) - self._incoming.held
         return max(0, free)
 
     def handle_timeout(self, now: Instant) -> None:
@@ -289,7 +289,7 @@ class SessionCore:
 
     def poll_transmit(self, now: Instant) -> bytes | None:
         """The next message to send, if there is one and the peer has a receive for it."""
-        credits, left = self._credits, self._credits.left
+        window, left = self._credits, self._credits.left
         if left <= 0 or self._stream is StreamState.OPENING or self._stream is StreamState.CLOSED:
             return None
         if self._stream is StreamState.ABORTED:
@@ -304,7 +304,7 @@ class SessionCore:
             return None
         outgoing = self._outgoing
         if outgoing.size:
-            if left > credits.reserve:
+            if left > window.reserve:
                 self._stalled = False
                 body = outgoing.take(self._payload_limit)
                 self._bytes_sent += len(body)
@@ -322,7 +322,7 @@ class SessionCore:
             if self._stream is StreamState.CLOSED:
                 self._on_closed()
             return message
-        if left > credits.floor and credits.wants_update:
+        if left > window.floor and window.wants_update:
             return self._message(Mid.DATA)
         return None
 

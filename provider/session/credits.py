@@ -2,24 +2,25 @@
 
 Every message carries ``mseq``, the number of it (the Hellos are 0); ``mseqack``, the last number that its sender had
 received; and ``bufs``, the receives that its sender had posted then. So the highest number that may be sent is
-``mseqack + bufs``: receiving a message takes one from ``bufs`` and adds one to ``mseqack``, posting adds one to the limit, and
-the limit never goes back. Inside this file numbers are plain growing integers; only the wire has 32 bits.
+``mseqack + bufs``: receiving a message takes one from ``bufs`` and adds one to ``mseqack``, posting adds one to the
+limit, and the limit never goes back. Inside this file numbers are plain growing integers; only the wire has 32 bits.
 
 **The reserve.** A peer whose application does not read keeps its buffers. So that this silences data but nothing
-else, credits are used in three steps: Data only while more than ``reserve`` are left, an update of credits (an empty Data message)
-only while more than ``floor`` are left (5 of 8), control messages down to the last. Buffers of control messages are posted again at
-once, whatever the application does.
+else, credits are used in three steps: Data only while more than ``reserve`` are left, an update of credits (an empty
+Data message) only while more than ``floor`` are left (5 of 8), control messages down to the last. Buffers of control
+messages are posted again at once, whatever the application does.
 
-**An update is sent only when it is useful**: when it gives the peer a good part of the window back, or when the peer (as far as
-it can know) has less than the reserve left, by two or more. The second rule cannot play ping-pong: an update takes one
-credit of its sender and renews all of its receiver's, so for another update to answer, two more messages must come
-first; each round halves what is said.
+**An update is sent only when it is useful**: when it gives the peer a good part of the window back, or when the peer
+(as far as it can know) has less than the reserve left, by two or more. The second rule cannot play ping-pong: an
+update takes one credit of its sender and renews all of its receiver's, so for another update to answer, two more
+messages must come first; each round halves what is said.
 
 **Why nothing locks.** An end says at most five control messages without hearing from the other: Resume, DisConn,
-SuspComm, SuspCommAck, AbortConn. That many are left below the floor, so they always go. SuspComm and its answer renew both
-ends' credits. Updates could be stuck only if both ends had sent three or more messages beyond Data that the other had not
-acknowledged with its last word; without SuspComm these are Resume (of one end only), DisConn, and updates, and an update that
-arrives lifts its receiver over the reserve again. So at least one end can speak, and what it says frees the other.
+SuspComm, SuspCommAck, AbortConn. That many are left below the floor, so they always go. SuspComm and its answer renew
+both ends' credits. Updates could be stuck only if both ends had sent three or more messages beyond Data that the
+other had not acknowledged with its last word; without SuspComm these are Resume (of one end only), DisConn, and
+updates, and an update that arrives lifts its receiver over the reserve again. So at least one end can speak, and what
+it says frees the other.
 """
 
 _MASK = 0xFFFFFFFF

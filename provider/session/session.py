@@ -1,7 +1,7 @@
 """One socket's session: the engine that turns a byte stream into SDP messages and back.
 
-The owner posts receives and sends (see ``credits.py`` and ``states.py`` for the rules); the session never sees queue pairs.
-Commands raise only for the caller's mistakes; what a peer says wrong ends in ``Aborted`` and one AbortConn.
+The owner posts receives and sends (see ``credits.py`` and ``states.py`` for the rules); the session never sees queue
+pairs. Commands raise only for the caller's mistakes; what a peer says wrong ends in ``Aborted`` and one AbortConn.
 """
 
 from fabric.units import Instant

@@ -1,8 +1,9 @@
 """The two state machines of a session, as tables.
 
-**The stream** has two directions that end on their own. DisConn means *I send no more*. A direction that was shut down first
-drains what was accepted (DRAINING), then says DisConn, once. When both ends have said it the session is CLOSED, and nothing
-is sent ever after. AbortConn, a violation of the protocol, or a missed deadline lead to ABORTED from everywhere.
+**The stream** has two directions that end on their own. DisConn means *I send no more*. A direction that was shut
+down first drains what was accepted (DRAINING), then says DisConn, once. When both ends have said it the session is
+CLOSED, and nothing is sent ever after. AbortConn, a violation of the protocol, or a missed deadline lead to ABORTED
+from everywhere.
 
 ================  ==============================  ==============================
 state             our direction                   the peer's direction
@@ -16,17 +17,18 @@ LAST_DRAINING     shut down, bytes or DisConn due  DisConn received
 CLOSED, ABORTED   ended                           ended
 ================  ==============================  ==============================
 
-**The suspension** lets control of the socket move while the peer holds still. Whoever said SuspComm says nothing after it
-but Resume (or AbortConn); whoever answered SuspCommAck says nothing after that until it has Resume. So between the answer and
-Resume nothing is under way, and Resume can name the last message of either direction: a difference is a lost or repeated
-message, and aborts. Bytes that applications send meanwhile, and a DisConn that falls due, wait in the session.
+**The suspension** lets control of the socket move while the peer holds still. Whoever said SuspComm says nothing
+after it but Resume (or AbortConn); whoever answered SuspCommAck says nothing after that until it has Resume. So
+between the answer and Resume nothing is under way, and Resume can name the last message of either direction: a
+difference is a lost or repeated message, and aborts. Bytes that applications send meanwhile, and a DisConn that falls
+due, wait in the session.
 
 A suspension that is given up before the answer is CANCELLING: SuspComm cannot be unsaid, so Resume follows the answer.
 
 Both ends may say SuspComm at once. The connection's initiator wins: it ignores the other's SuspComm; the other end
-loses its own suspension when the winner's arrives, and answers that. Because messages keep their order, the loser's SuspComm
-always arrives before its answer, so the winner can tell this crossing from everything else: a SuspComm in SUSPENDED is a
-violation.
+loses its own suspension when the winner's arrives, and answers that. Because messages keep their order, the loser's
+SuspComm always arrives before its answer, so the winner can tell this crossing from everything else: a SuspComm in
+SUSPENDED is a violation.
 """
 
 from collections.abc import Mapping

@@ -16,11 +16,11 @@ _MASK = 0xFFFFFFFF
 class Suspension:
     """Owned by a session, which asks it what to say and whether it may speak at all."""
 
-    def __init__(self, role: Role, credits: Credits) -> None:
+    def __init__(self, role: Role, window: Credits) -> None:
         self.state = SuspensionState.RUNNING
         self.deadline: Instant | None = None
         self._role = role
-        self._credits = credits
+        self._credits = window
         self._due: deque[tuple[Mid, Suspend | Resume | None]] = deque()
         self._epoch = 0  # of the suspension under way, or 0
         self._resume_epoch = 0

@@ -1,4 +1,4 @@
-"""Two sessions joined by an in-order reliable message pipe that a test empties by hand, and what each end told its owner."""
+"""Two sessions joined by an in-order reliable message pipe that a test empties by hand."""
 
 from collections import deque
 
