@@ -1,20 +1,23 @@
 """The handoff registry of a host: which descriptor controls which socket, and every transfer of control under way.
 
-**References.** A socket lives while a descriptor refers to it or a ticket for it is out (G11). The last one to go reports
-``LastReferenceClosed``.
+**References.** A socket lives while a descriptor refers to it or a ticket for it is out (G11). The last one to go
+reports ``LastReferenceClosed``.
 
-**Epoch.** Counts how often control has moved: +1 at each commit. A RETURN of a transfer that never committed moved nothing and leaves
-it; a RETURN after the target died with the socket untouched moves control back and adds one.
+**Epoch.** Counts how often control has moved: +1 at each commit. A RETURN of a transfer that never committed moved
+nothing and leaves it; a RETURN after the commit moves control back and adds one.
 
-**Outcomes.** Before the commit any single failure ends in RETURN: the source controls again; if the source holds no descriptor any
-more, in ABORT. After it the target owns the socket: its death is an ABORT, unless the source still holds a
-descriptor and the target moved no byte and set no option (``used``), then RETURN with a new epoch.
+**Outcomes.** Before the commit any single failure ends in RETURN: the source controls again; if the descriptor that was
+handed over is closed by then, in ABORT. After it the target owns the socket: its death (``owner_died``) is an ABORT,
+unless the source still holds that descriptor and the target moved no byte and set no option (``used``), then RETURN
+with a new epoch. An owner that merely closes its descriptor while others are left gives control to the one it came
+from.
 """
 
 from collections import deque
 from dataclasses import dataclass
 from typing import NewType, TypeAlias
 
+from fabric.errors import IllegalTransition
 from fabric.ids import ProcessInstance, SocketDescriptor
 from fabric.units import SECOND, Duration, Instant
 from provider.errors import WsaErrno, WsaError
@@ -92,6 +95,8 @@ class RegistryStatistics:
     returns: int
     aborts: int
     refused: int
+    resuming: int
+    """Committed, but not yet reported as resumed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -131,6 +136,7 @@ class HandoffRegistry:
         self._by_holder: dict[Holder, _Socket] = {}
         self._transfers: dict[TransferId, _Transfer] = {}
         self._tickets: dict[int, _Transfer] = {}
+        self._resuming: dict[TransferId, _Transfer] = {}
         self._events: deque[RegistryEvent] = deque()
         self._next = 0
         self._commits = self._returns = self._aborts = self._refused = 0
@@ -139,7 +145,8 @@ class HandoffRegistry:
 
     def open(self, socket_id: int, holder: Holder, now: Instant) -> None:
         """A new socket with its first descriptor, which controls it."""
-        assert socket_id not in self._sockets
+        assert socket_id not in self._sockets, "the socket is known already"
+        assert holder not in self._by_holder, "a descriptor has one socket"
         socket = _Socket(socket_id, [holder], holder)
         self._sockets[socket_id] = socket
         self._by_holder[holder] = socket
@@ -174,13 +181,14 @@ class HandoffRegistry:
 
     def drained(self, number: TransferId, now: Instant) -> None:
         """The stream stands still."""
-        transfer = self._transfers[number]
+        transfer = self._open_transfer(number, "drained")
         transfer.state = next_state(transfer.state, "drained")
 
     def record_ticket(self, number: TransferId, template: WSAPROTOCOL_INFOW, now: Instant) -> WSAPROTOCOL_INFOW:
         """Issue the ticket; its lifetime runs from now."""
-        transfer = self._transfers[number]
+        transfer = self._open_transfer(number, "ticket recorded")
         transfer.state = next_state(transfer.state, "ticket recorded")
+        assert template.dwProviderReserved not in self._tickets, "the provider reused a number that is out"
         info = seal(template, self._key, transfer.nonce, transfer.target)
         transfer.ticket, transfer.info = template.dwProviderReserved, info.pack()
         transfer.expires_at = now + transfer.lifetime
@@ -204,10 +212,19 @@ class HandoffRegistry:
         return Grant(transfer.number, transfer.socket.number)
 
     def commit(self, grant: Grant, holder: Holder, now: Instant) -> int:
-        """THE commit record: ``holder`` owns the socket. Returns the new epoch."""
-        transfer = self._transfers[grant.transfer]
+        """THE commit record: ``holder`` owns the socket. Returns the new epoch.
+
+        WSAEINVAL, without any effect, if the ticket was redeemed, expired or taken back since ``check``.
+        """
+        transfer = self._transfers.get(grant.transfer)
+        if transfer is None or transfer.expires_at is None or now >= transfer.expires_at:
+            self._refused += 1
+            raise WsaError(WsaErrno.WSAEINVAL, "the ticket is no longer good")
+        assert holder.process == transfer.target, "the grant was given to another process"
+        assert holder not in self._by_holder, "a redeemed ticket makes a new descriptor"
         transfer.state = next_state(transfer.state, "commit")
         self._end(transfer)
+        self._resuming[transfer.number] = transfer
         socket = transfer.socket
         socket.holders.append(holder)
         self._by_holder[holder] = socket
@@ -220,7 +237,10 @@ class HandoffRegistry:
         return socket.epoch
 
     def resumed(self, number: TransferId, now: Instant) -> None:
-        """The stream runs under its new owner; nothing is left of the transfer."""
+        """The stream runs under its new owner; nothing is left of the transfer. IllegalTransition before the commit."""
+        transfer = self._resuming.get(number) or self._open_transfer(number, "resumed")
+        transfer.state = next_state(transfer.state, "resumed")
+        del self._resuming[number]
 
     def cancel(self, number: TransferId, now: Instant) -> None:
         """The transfer failed before its commit."""
@@ -235,7 +255,11 @@ class HandoffRegistry:
             socket.untouched = False
 
     def close(self, holder: Holder, now: Instant) -> None:
-        """A descriptor ends. The controlling one's end gives control to nobody, unless a dormant descriptor is left."""
+        """A descriptor ends; unknown ones are ignored, so closing is idempotent.
+
+        The end of the controlling one gives control to the dormant descriptor that it came from (else the newest one);
+        the end of one that has a ticket out changes nothing for the ticket.
+        """
         socket = self._by_holder.pop(holder, None)
         if socket is None:
             return
@@ -248,8 +272,9 @@ class HandoffRegistry:
                 self._give_back(transfer, "the source closed its descriptor")
         elif socket.controlling == holder:
             socket.controlling = None
-            if socket.holders:
-                self._move_back(socket, socket.holders[-1], "the controlling process closed its descriptor")
+            heir = socket.came_from or (socket.holders[-1] if socket.holders else None)
+            if heir is not None:
+                self._move_back(socket, heir, "the controlling process closed its descriptor")
         self._collect(socket)
 
     def process_exited(self, process: ProcessInstance, now: Instant) -> None:
@@ -259,15 +284,23 @@ class HandoffRegistry:
                 self._give_back(transfer, "the target process ended")
 
     def owner_died(self, holder: Holder, now: Instant) -> bool:
-        """The controlling process died without closing: true if the socket goes back to its source untouched (RETURN)."""
+        """The controlling process died without closing; ask before ``close(holder)``.
+
+        True: RETURN, the source has the untouched socket again. False: it did not control, or ABORT: nobody controls
+        the socket from here on, and its other descriptors, if any, can only be closed.
+        """
         socket = self._by_holder.get(holder)
         if socket is None or socket.controlling != holder or socket.transfer is not None:
             return False
         source = socket.came_from
-        if not socket.untouched or source is None or source.process == holder.process:
-            return False
-        self._move_back(socket, source, "the target died before it used the socket")
-        return True
+        if socket.untouched and source is not None and source.process != holder.process:
+            self._move_back(socket, source, "the target died before it used the socket")
+            return True
+        socket.controlling = None
+        self._aborts += 1
+        if len(socket.holders) > 1:
+            self._events.append(SocketAborted(socket.number, "the controlling process died"))
+        return False
 
     # -------------------------------------------------------------------- timers
 
@@ -312,9 +345,16 @@ class HandoffRegistry:
             self._returns,
             self._aborts,
             self._refused,
+            len(self._resuming),
         )
 
     # ------------------------------------------------------------------- private
+
+    def _open_transfer(self, number: TransferId, event: str) -> _Transfer:
+        transfer = self._transfers.get(number)
+        if transfer is None:
+            raise IllegalTransition("transfer", "ended", event, "registry")
+        return transfer
 
     def _end(self, transfer: _Transfer) -> None:
         self._transfers.pop(transfer.number, None)

@@ -1,8 +1,9 @@
 """Tickets: what a special WSAPROTOCOL_INFOW carries.
 
-``dwProviderReserved`` is the ticket's number, never zero. ``szProtocol`` is the provider's name, its terminating NUL, zeros, and in the
-last 48 bytes 16 random bytes and a digest of 32: BLAKE2b, keyed with the node's secret, over every other byte of the structure, the
-target's pid and its start time. So not a single bit of the 628 bytes can change, and no other process or node can use it.
+``dwProviderReserved`` is the ticket's number, never zero. ``szProtocol`` is the provider's name, its terminating NUL,
+zeros, and in the last 48 bytes (raw bytes, not text) 16 random bytes and a digest of 32: BLAKE2b, keyed with the node's
+secret, over every other byte of the structure, the target's pid and its start time. So not a single bit of the 628
+bytes can change, and no other process or node can use it.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ def _digest(key: bytes, body: bytes, target: ProcessInstance) -> bytes:
 def seal(template: WSAPROTOCOL_INFOW, key: bytes, nonce: bytes, target: ProcessInstance) -> WSAPROTOCOL_INFOW:
     """The template with the ticket's random bytes and digest; its ``dwProviderReserved`` must not be zero."""
     assert template.dwProviderReserved, "zero is no ticket number"
-    name = template.szProtocol[: -NONCE_SIZE - DIGEST_SIZE]
+    name = template.name_bytes[: -NONCE_SIZE - DIGEST_SIZE]
     assert name.endswith(b"\0\0"), "the protocol's name leaves no room for a ticket"
     bare = replace(template, szProtocol=name + nonce[:NONCE_SIZE] + bytes(DIGEST_SIZE))
     digest = _digest(key, bare.pack()[:-DIGEST_SIZE], target)

@@ -1,9 +1,11 @@
 """The states of one transfer of control, as a table.
 
-SUSPENDING: WSPDuplicateSocket has begun; the source may not use the socket, the peer is being told. DRAINED: the stream stands still.
-TICKETED: the ticket is out, WSPDuplicateSocket has returned. COMMITTED: the target redeemed it; *this* is the one commit record, the
-socket is the target's. Before it every failure ends in RETURNED (the source controls again) or, when the source is gone, in
-ABORTED. DONE: the stream runs under its new owner.
+SUSPENDING: WSPDuplicateSocket has begun; the source may not use the socket, the peer is being told. DRAINED: the stream
+stands still. TICKETED: the ticket is out, WSPDuplicateSocket has returned. COMMITTED: the target redeemed it; *this* is
+the one commit record, the socket is the target's. Before it every failure ends in RETURNED (the source controls again)
+or, when the source is gone, in ABORTED. DONE: the stream runs under its new owner.
+
+What befalls a socket after the commit (its owner's death, say) is no longer a matter of the transfer.
 """
 
 from enum import Enum
