@@ -278,6 +278,56 @@ def test_the_owner_closing_gives_control_to_where_it_came_from() -> None:
     assert bench.registry.epoch(SOCKET) == 3
 
 
+def test_control_goes_back_along_the_way_it_came_and_not_to_the_newest_descriptor() -> None:
+    bench = Bench()
+    first = bench.opened()
+    newer = bench.redeem(bench.ticket(first))
+    back = bench.redeem(bench.ticket(newer, SOURCE), SOURCE)
+    owner = bench.redeem(bench.ticket(back, THIRD), THIRD)
+    bench.registry.close(newer, bench.now)
+    own = bench.redeem(bench.ticket(owner, TARGET))
+    bench.registry.close(own, bench.now)
+    assert bench.registry.controlling(SOCKET) == owner
+    again = bench.redeem(bench.ticket(owner, SOURCE), SOURCE)
+    bench.registry.close(owner, bench.now)
+    bench.registry.close(again, bench.now)
+    assert bench.registry.controlling(SOCKET) == back
+
+
+def test_a_dead_process_does_not_get_its_socket_back() -> None:
+    """Both descriptors were the dead process's own: ABORT, not RETURN to a corpse."""
+    bench = Bench()
+    old = bench.opened()
+    new = bench.redeem(bench.ticket(old, SOURCE), SOURCE)
+    assert not bench.registry.owner_died(new, bench.now)
+    assert bench.registry.controlling(SOCKET) is None
+    bench.registry.close(new, bench.now)
+    bench.registry.close(old, bench.now)
+    assert bench.is_at_baseline()
+
+
+def test_an_abort_leaves_other_descriptors_closable_and_nobody_in_control() -> None:
+    bench = Bench()
+    first = bench.opened()
+    worker = bench.redeem(bench.ticket(first))
+    bench.ticket(worker, THIRD)
+    bench.registry.close(worker, bench.now)
+    bench.registry.process_exited(THIRD, bench.now)
+    assert isinstance(bench.events()[-1], SocketAborted)
+    assert bench.registry.controlling(SOCKET) is None
+    bench.registry.close(first, bench.now)
+    assert bench.events() == [LastReferenceClosed(SOCKET)]
+    assert bench.is_at_baseline()
+
+
+def test_a_grant_that_expired_before_the_timer_ran_does_not_commit() -> None:
+    bench = Bench()
+    grant = bench.check(bench.ticket(bench.opened()))
+    with pytest.raises(WsaError):
+        bench.registry.commit(grant, bench.holder(TARGET), LIFETIME)
+    assert bench.registry.statistics().commits == 0
+
+
 def test_moves_out_of_order_are_illegal() -> None:
     bench = Bench()
     transfer = bench.begin(bench.opened())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fabric.ids import ProcessInstance
 from provider.errors import WsaErrno, WsaError
@@ -13,7 +13,7 @@ from provider.handoff.registry import ControlMoved, Holder, LastReferenceClosed,
 from tests.support.handoff import LIFETIME, Bench
 
 SLOTS = st.integers(0, 3)
-SOCKETS = st.integers(1, 2)
+SOCKETS = st.sampled_from((1, 1, 2))
 
 
 def refusal() -> "pytest.RaisesExc[WsaError]":
@@ -82,6 +82,11 @@ class RegistryMachine(RuleBasedStateMachine):
     def model(self, number: int) -> Model | None:
         return self.models.get(number)
 
+    @initialize()
+    def first(self) -> None:
+        """Every history has a socket from the start."""
+        self.open(0, 1)
+
     @rule(slot=SLOTS, number=SOCKETS)
     def open(self, slot: int, number: int) -> None:
         if number not in self.models:
@@ -130,6 +135,15 @@ class RegistryMachine(RuleBasedStateMachine):
         model.epoch += 1
         model.source = model.target = model.transfer = model.info = None
         self.commits += 1
+
+    @rule(number=SOCKETS, slot=SLOTS)
+    def hand_over(self, number: int, slot: int) -> None:
+        """A whole hand-over, so that histories get deep."""
+        model = self.model(number)
+        if model is not None and model.owner is not None:
+            self.begin(number, slot, 0)
+            self.ticket(number)
+            self.redeem(number, -1)
 
     @rule(number=SOCKETS)
     def replay(self, number: int) -> None:
@@ -241,6 +255,6 @@ class RegistryMachine(RuleBasedStateMachine):
 
 
 RegistryMachine.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=60, deadline=None, derandomize=True, database=None
+    max_examples=250, stateful_step_count=60, deadline=None, derandomize=True, database=None
 )
 TestRegistry = RegistryMachine.TestCase
