@@ -1,1 +1,5 @@
-"""TBD."""
+"""Topologies: what a lab consists of. Reading YAML (pydantic, PyYAML) is in ``yaml_model``, which nodes never import."""
+
+from fabric.topology.spec import HostSpec, LinkSpec, NetworkSwitchSpec, Topology
+
+__all__ = ["HostSpec", "LinkSpec", "NetworkSwitchSpec", "Topology"]
