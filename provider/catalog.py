@@ -4,17 +4,15 @@ Ids are assigned from 1001 upwards, as Ws2_32 does on installation. The SAN entr
 (winsock-direct.md 2.3): hidden, message-oriented with no limit, a base protocol.
 """
 
-from uuid import UUID
-
 from provider import constants as c
-from provider.protocol_info import WSAPROTOCOL_INFOW, WSAPROTOCOLCHAIN
+from provider.protocol_info import GUID, WSAPROTOCOL_INFOW, WSAPROTOCOLCHAIN
 
 FIRST_ENTRY_ID = 1001
 
 SAN_ENTRY = WSAPROTOCOL_INFOW(
     dwServiceFlags1=c.XP1_GUARANTEED_DELIVERY | c.XP1_GUARANTEED_ORDER | c.XP1_MESSAGE_ORIENTED | c.XP1_GRACEFUL_CLOSE,
     dwProviderFlags=c.PFL_HIDDEN,
-    ProviderId=UUID("c943654d-2c84-4db7-af3e-fdf1c5322458"),
+    ProviderId=GUID.parse("c943654d-2c84-4db7-af3e-fdf1c5322458"),
     dwCatalogEntryId=FIRST_ENTRY_ID,
     ProtocolChain=WSAPROTOCOLCHAIN(c.BASE_PROTOCOL),
     iVersion=2,
@@ -37,7 +35,7 @@ TCPIP_ENTRY = WSAPROTOCOL_INFOW(
     | c.XP1_EXPEDITED_DATA
     | c.XP1_IFS_HANDLES,
     dwProviderFlags=c.PFL_MATCHES_PROTOCOL_ZERO,
-    ProviderId=UUID("e70f1aa0-ab8b-11cf-8ca3-00805f48a192"),
+    ProviderId=GUID.parse("e70f1aa0-ab8b-11cf-8ca3-00805f48a192"),
     dwCatalogEntryId=FIRST_ENTRY_ID + 1,
     ProtocolChain=WSAPROTOCOLCHAIN(c.BASE_PROTOCOL),
     iVersion=2,

@@ -7,7 +7,6 @@ terminating NUL (a ticket's secret) travels too.
 
 import struct
 from dataclasses import dataclass, field
-from uuid import UUID
 
 from provider.constants import MAX_PROTOCOL_CHAIN, WSAPROTOCOL_LEN
 
@@ -15,7 +14,40 @@ _LAYOUT = struct.Struct("<5I16sIi7I9iII512s")
 SIZE = _LAYOUT.size
 """628 bytes."""
 _NAME_BYTES = 512
-_NO_GUID = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True)
+class GUID:
+    """16 bytes as they stand in memory: u32, u16, u16 little-endian, then 8 bytes in order.
+
+    Engines may not import ``uuid`` (it reaches for clocks and entropy); this needs neither.
+
+    >>> str(GUID.parse("c943654d-2c84-4db7-af3e-fdf1c5322458"))
+    'c943654d-2c84-4db7-af3e-fdf1c5322458'
+    """
+
+    bytes_le: bytes = bytes(16)
+
+    def __post_init__(self) -> None:
+        if len(self.bytes_le) != 16:
+            raise ValueError(f"a GUID has 16 bytes, not {len(self.bytes_le)}")
+
+    @classmethod
+    def parse(cls, text: str) -> "GUID":
+        """From ``8-4-4-4-12`` hexadecimal digits; ValueError otherwise."""
+        parts = text.split("-")
+        if [len(part) for part in parts] != [8, 4, 4, 4, 12]:
+            raise ValueError(f"{text!r} is not a GUID; write for example {cls()}")
+        first, second, third, fourth, fifth = (bytes.fromhex(part) for part in parts)
+        return cls(first[::-1] + second[::-1] + third[::-1] + fourth + fifth)
+
+    def __str__(self) -> str:
+        raw = self.bytes_le
+        parts = (raw[3::-1], raw[5:3:-1], raw[7:5:-1], raw[8:10], raw[10:])
+        return "-".join(part.hex() for part in parts)
+
+
+_NO_GUID = GUID()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +71,7 @@ class WSAPROTOCOL_INFOW:
     dwServiceFlags3: int = 0
     dwServiceFlags4: int = 0
     dwProviderFlags: int = 0
-    ProviderId: UUID = _NO_GUID
+    ProviderId: GUID = _NO_GUID
     dwCatalogEntryId: int = 0
     ProtocolChain: WSAPROTOCOLCHAIN = field(default_factory=WSAPROTOCOLCHAIN)
     iVersion: int = 0
@@ -113,7 +145,7 @@ class WSAPROTOCOL_INFOW:
         if len(data) != SIZE:
             raise ValueError(f"WSAPROTOCOL_INFOW has {SIZE} bytes, not {len(data)}")
         values = _LAYOUT.unpack(data)
-        head, guid, entry, chain = values[:5], UUID(bytes_le=values[5]), values[6], tuple(values[8:15])
+        head, guid, entry, chain = values[:5], GUID(values[5]), values[6], tuple(values[8:15])
         # mypy counts the starred members as any number; the layout has exactly the members of this class.
         members = (*head, guid, entry, WSAPROTOCOLCHAIN(values[7], chain), *values[15:])
         return cls(*members)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provider.catalog import SAN_ENTRY
-from provider.protocol_info import SIZE, WSAPROTOCOL_INFOW, WSAPROTOCOLCHAIN
+from provider.protocol_info import GUID, SIZE, WSAPROTOCOL_INFOW, WSAPROTOCOLCHAIN
 
 HEAD = (
     "2e000000000000000000000000000000040000004d6543c9842cb74daf3efdf1"
@@ -57,3 +57,14 @@ def test_bytes_behind_the_name_travel():
     again = WSAPROTOCOL_INFOW.unpack(info.pack())
     assert again.protocol_name == "name"
     assert again.name_bytes[10:16] == b"secret"
+
+
+def test_guids_read_back_and_bad_ones_are_refused():
+    text = "c943654d-2c84-4db7-af3e-fdf1c5322458"
+    assert str(GUID.parse(text)) == text
+    assert GUID.parse(text).bytes_le.hex() == "4d6543c9842cb74daf3efdf1c5322458"
+    for bad in ("", "c943654d", "z" + text[1:], text + "0"):
+        with pytest.raises(ValueError):
+            GUID.parse(bad)
+    with pytest.raises(ValueError, match="16 bytes"):
+        GUID(b"x")
