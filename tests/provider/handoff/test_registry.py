@@ -278,20 +278,15 @@ def test_the_owner_closing_gives_control_to_where_it_came_from() -> None:
     assert bench.registry.epoch(SOCKET) == 3
 
 
-def test_control_goes_back_along_the_way_it_came_and_not_to_the_newest_descriptor() -> None:
+def test_control_goes_back_along_the_way_it_came_and_not_to_a_corpse() -> None:
+    """The switch closes a dead process's descriptors a little later; until then they are references, not heirs."""
     bench = Bench()
     first = bench.opened()
-    newer = bench.redeem(bench.ticket(first))
-    back = bench.redeem(bench.ticket(newer, SOURCE), SOURCE)
-    owner = bench.redeem(bench.ticket(back, THIRD), THIRD)
-    bench.registry.close(newer, bench.now)
-    own = bench.redeem(bench.ticket(owner, TARGET))
-    bench.registry.close(own, bench.now)
-    assert bench.registry.controlling(SOCKET) == owner
-    again = bench.redeem(bench.ticket(owner, SOURCE), SOURCE)
-    bench.registry.close(owner, bench.now)
-    bench.registry.close(again, bench.now)
-    assert bench.registry.controlling(SOCKET) == back
+    corpse = bench.redeem(bench.ticket(first))
+    assert bench.registry.owner_died(corpse, bench.now)
+    third = bench.redeem(bench.ticket(first, THIRD), THIRD)
+    bench.registry.close(third, bench.now)
+    assert bench.registry.controlling(SOCKET) == first
 
 
 def test_a_dead_process_does_not_get_its_socket_back() -> None:
