@@ -47,7 +47,7 @@ class Plan:
         self.topology = topology
         self.addresses: dict[NodeName, Address] = {n: address_of(host.ip) for n, host in topology.hosts.items()}
         self._macs = {address.ip: address.mac for address in self.addresses.values()}
-        next_port: dict[NodeName, int] = {n: 0 for n in (*topology.hosts, *topology.network_switches)}
+        next_port: dict[NodeName, int] = dict.fromkeys((*topology.hosts, *topology.network_switches), 0)
         self._from: dict[NodeName, list[DirectedLink]] = {n: [] for n in next_port}
         self._to: dict[NodeName, list[DirectedLink]] = {n: [] for n in next_port}
         links: list[DirectedLink] = []
