@@ -6,6 +6,7 @@ the Winsock number, ``errno`` the nearest POSIX one, and where the standard libr
 """
 
 import errno as posix
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Self, cast
 
@@ -140,24 +141,32 @@ def posix_errno(number: WsaErrno) -> int:
     return int(getattr(posix, number.name.removeprefix("WSA"), posix.EIO))
 
 
+def _errno_of(number: WsaErrno, in_progress: bool) -> int:
+    return posix.EINPROGRESS if in_progress else posix_errno(number)
+
+
 class WsaError(OSError):
     """A call failed with a Winsock number.
 
     ``WsaError(WsaErrno.WSAECONNRESET, "text")`` is of the subclass that is also a ``ConnectionResetError``. Pickles.
+    ``in_progress`` gives WSAEWOULDBLOCK the ``errno`` of a connect under way.
     """
 
     winerror: int
 
-    def __new__(cls, number: int, text: str = "") -> Self:
+    def __new__(cls, number: int, text: str = "", *, in_progress: bool = False) -> Self:
         """Picks the subclass by the POSIX number."""
         number = WsaErrno(number)
         chosen = cast("type[Self]", _SUBCLASSES.get(posix_errno(number), cls)) if cls is WsaError else cls
-        return OSError.__new__(chosen, posix_errno(number), text or number.name)
+        return OSError.__new__(chosen, _errno_of(number, in_progress), text or number.name)
 
-    def __init__(self, number: int, text: str = "") -> None:
+    def __init__(self, number: int, text: str = "", *, in_progress: bool = False) -> None:
         number = WsaErrno(number)
         self.text = text or number.name
-        super().__init__(posix_errno(number), self.text)
+        # A non-blocking connect fails with WSAEWOULDBLOCK on Windows and with EINPROGRESS on POSIX hosts.
+        super().__init__(_errno_of(number, in_progress), self.text)
+        self.errno = _errno_of(number, in_progress)
+        self._in_progress = in_progress
         self.wsa = number
         self.winerror = int(number)
 
@@ -170,8 +179,12 @@ class WsaError(OSError):
         """The Winsock name, ``WSAECONNRESET``."""
         return self.wsa.name
 
-    def __reduce__(self) -> tuple[type["WsaError"], tuple[int, str]]:
-        return WsaError, (int(self.wsa), self.text)
+    def __reduce__(self) -> tuple[Callable[..., "WsaError"], tuple[int, str, bool]]:
+        return _rebuild, (int(self.wsa), self.text, self._in_progress)
+
+
+def _rebuild(number: int, text: str, in_progress: bool) -> WsaError:
+    return WsaError(number, text, in_progress=in_progress)
 
 
 class WsaBlockingIOError(WsaError, BlockingIOError):

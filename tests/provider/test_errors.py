@@ -54,3 +54,9 @@ def test_posix_numbers():
     assert WsaError(WsaErrno.WSAENOTCONN).errno == errno.ENOTCONN
     assert WsaError(WsaErrno.WSAENOBUFS).errno == errno.ENOBUFS
     assert WsaError(WsaErrno.WSA_QOS_SENDERS).errno == errno.EIO
+
+
+def test_a_connect_under_way_has_its_own_posix_number():
+    error = pickle.loads(pickle.dumps(WsaError(WsaErrno.WSAEWOULDBLOCK, "wait", in_progress=True)))
+    assert isinstance(error, BlockingIOError)
+    assert (error.winerror, error.errno) == (10035, errno.EINPROGRESS)

@@ -19,7 +19,7 @@ HEAD = (
 
 
 def test_vector():
-    info = dataclasses.replace(SAN_ENTRY, dwProviderReserved=0xA1B2C3D4, szProtocol="SAN test provider")
+    info = dataclasses.replace(SAN_ENTRY.info, dwProviderReserved=0xA1B2C3D4, szProtocol="SAN test provider")
     packed = info.pack()
     assert len(packed) == SIZE == 628
     assert packed[:116].hex() == HEAD
