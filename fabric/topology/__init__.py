@@ -1,4 +1,4 @@
-"""Topologies: what a lab consists of. Reading YAML is in ``yaml_model`` (pydantic, PyYAML), which nodes never import."""
+"""Topologies: what a lab consists of. Only ``yaml_model`` needs pydantic and PyYAML; nodes never import it."""
 
 from fabric.topology.spec import HostSpec, LinkSpec, NetworkSwitchSpec, Topology
 
