@@ -1,4 +1,4 @@
-"""The command ``sanloom``: a table of commands, imported only when used, and the one place that turns errors into exits."""
+"""The command ``sanloom``: a table of lazily imported commands, and the one place that turns errors into exits."""
 
 import difflib
 import importlib
