@@ -1,7 +1,7 @@
 """The virtual-time world: all engines of a topology in one process.
 
-Order at one instant: frames by (link index, sequence), then scheduled calls in the order of ``at``, then engine timeouts
-by node in the order of the file. Nothing else decides, so the same seed gives the same journal, byte by byte.
+Order at one instant: frames by (link index, sequence), then scheduled calls in the order of ``at``, then engine
+timeouts by node in the order of the file. Nothing else decides, so the same seed gives the same journal, byte by byte.
 """
 
 import heapq

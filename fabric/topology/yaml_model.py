@@ -33,7 +33,7 @@ class _Settings(_Model):
     jitter: Duration = 0
     loss: Ratio = 0.0
     rate: Rate | None = None
-    queue: int = Field(1000, ge=0, le=1_000_000)
+    queue: int = Field(default=1000, ge=0, le=1_000_000)
 
 
 class _Link(_Settings):
@@ -56,7 +56,7 @@ class _NetworkSwitch(_Model):
 
 class _File(_Model):
     name: str
-    seed: int = Field(1, ge=0, lt=2**63)
+    seed: int = Field(default=1, ge=0, lt=2**63)
     defaults: Annotated[_Defaults, _NothingIsEmpty] = Field(default_factory=_Defaults)
     hosts: dict[str, Annotated[_Host, _NothingIsEmpty]]
     network_switches: dict[str, Annotated[_NetworkSwitch, _NothingIsEmpty]] = Field(
