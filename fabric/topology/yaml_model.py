@@ -102,6 +102,8 @@ def _message(kind: str, message: str, at: Location, document: Document) -> str:
         return "unknown key" + _suggest(str(at[-1]), [key for key in _KEYS if (*at[:-1], key) not in document.keys])
     if kind == "missing":
         return "this key is missing"
+    if kind == "model_type":
+        return "a mapping (key: value) is expected here"
     return message.removeprefix("Value error, ")
 
 

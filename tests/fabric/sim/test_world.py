@@ -1,5 +1,8 @@
 """The world is deterministic, and leaf-spine spreads flows."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from fabric.assembly import Plan
@@ -75,3 +78,21 @@ def test_one_flow_takes_one_spine_and_many_take_both():
     many, _ = run("leaf-spine", 1, flows=16)
     assert "leaf1->spine1" in many
     assert "leaf1->spine2" in many
+
+
+def test_the_hash_seed_of_python_does_not_matter():
+    code = (
+        "import hashlib, runpy; run = runpy.run_path('tests/fabric/sim/test_world.py')['run'];"
+        "print(hashlib.sha256(run('leaf-spine', 1, 4)[0].encode()).hexdigest())"
+    )
+    digests = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT.parent,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": "."},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "4242")
+    ]
+    assert digests[0] == digests[1] != b""
