@@ -4,10 +4,10 @@ import io
 import random
 
 import pytest
-from fabric.wire.pcapng import CapturedPacket, MalformedCapture, PcapngReader, PcapngWriter
 
 from fabric.capture.merge import LiveMerge, MergeStatistics, merge_captures
 from fabric.units import MILLISECOND
+from fabric.wire.pcapng import CapturedPacket, MalformedCapture, PcapngReader, PcapngWriter
 from tests.support.captures import pcapng
 
 EPOCH = 1_700_000_000 * 10**9

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fabric.wire.pcapng import PcapngWriter
 from scapy.all import AsyncSniffer, sniff
 from scapy.layers.inet import IP, UDP
 
 from fabric.capture import SanTap
 from fabric.capture.live_stream import open_live_capture
 from fabric.errors import EnvironmentLacks, UsageError
+from fabric.wire.pcapng import PcapngWriter
 from tests.support.captures import pcapng, roce_frame
 
 EPOCH = 1_700_000_000_123_456_789

@@ -2,11 +2,11 @@
 
 import io
 
-from fabric.wire.pcapng import CapturedPacket, PcapngReader
 from scapy.utils import rdpcap
 
 from fabric.capture import IN, OUT, CapturedFrame
 from fabric.capture.stream import CaptureStream, has_icrc_error
+from fabric.wire.pcapng import CapturedPacket, PcapngReader
 from tests.support.captures import roce_frame
 
 EPOCH_OFFSET = 1_700_000_000_123_456_789
