@@ -45,6 +45,8 @@ class Mid(IntEnum):
     SUSPEND_ACK = 0x0E
     RESUME = 0x4D
     """Sanloom's own, of the experimental range."""
+    CREDITS = 0x4E
+    """Sanloom's own: credits without data. The standard uses Data without payload, which tshark 4.0 calls malformed."""
     SINK_AVAILABLE = 0xFD
     SOURCE_AVAILABLE = 0xFE
     DATA = 0xFF

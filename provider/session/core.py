@@ -323,7 +323,7 @@ class SessionCore:
                 self._on_closed()
             return message
         if left > window.floor and window.wants_update:
-            return self._message(Mid.DATA)
+            return self._message(Mid.CREDITS if self.supports_suspension else Mid.DATA)
         return None
 
     def statistics(self) -> SessionStatistics:

@@ -65,7 +65,7 @@ class Session(SessionCore):
         if not heard or header.flags or self._stream is StreamState.OPENING:
             self._violation(now)
             return
-        if mid == Mid.DATA or mid == Mid.DISCONNECT:
+        if mid in (Mid.DATA, Mid.DISCONNECT, Mid.CREDITS):
             fits = self._suspension.may_hear and self._on_stream(mid, data, now)
         elif mid == Mid.ABORT:
             fits = len(data) == BSDH_SIZE
@@ -89,8 +89,8 @@ class Session(SessionCore):
             if self._stream is StreamState.CLOSED:
                 self._on_closed()
             return True
-        if size == 0:
-            return True  # an update of credits
+        if size == 0 or mid == Mid.CREDITS:
+            return size == 0  # an update of credits
         if self.peer_finished or len(data) > self.config.receive_size:
             return False
         if self._app_closed:

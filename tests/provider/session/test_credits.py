@@ -54,7 +54,7 @@ def test_updates_are_few_and_end():
     for _ in range(20):
         pair.left.session.send(bytes(4096), 0)
         pair.read_all(pair.right)
-    sent = dict(pair.right.session.statistics().messages_sent)["DATA"]
+    sent = dict(pair.right.session.statistics().messages_sent)["CREDITS"]
     data = dict(pair.left.session.statistics().messages_sent)["DATA"]
     assert sent * 4 <= data
     assert pair.settle() == 0
