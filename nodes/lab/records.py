@@ -1,7 +1,8 @@
 """What a running lab leaves on this machine so that other commands find it: ``lab.json`` in the lab's directory.
 
-Labs live side by side in one directory per user: ``$XDG_RUNTIME_DIR/sanloom`` or ``/tmp/sanloom-UID``, mode 0700, one folder per
-lab, named as the topology. A record names every process by pid *and* start time, so a reused pid is never taken for a node.
+Labs live side by side in one directory per user: ``$XDG_RUNTIME_DIR/sanloom`` or ``/tmp/sanloom-UID``, mode 0700, one
+folder per lab, named as the topology. A record names every process by pid *and* start time, so a reused pid is never
+taken for a node.
 """
 
 import contextlib
