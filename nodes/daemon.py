@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -27,8 +26,9 @@ from fabric.journal import LineJournal
 from fabric.live.driver import LATENESS_BOUNDS, EventHandler, NodeDriver
 from fabric.live.zmq_channel import NodeChannels
 from fabric.topology.spec import Topology
-
-CONTROL_MAX = 65_536
+from nodes.control.capture import CaptureOperation
+from nodes.control.server import ControlServer
+from nodes.lab import leftovers
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class NodeDaemon:
         self.channels = NodeChannels(config.node, config.directory)
         self.driver: NodeDriver
         self._capture_file: Any = None
+        self._launcher_gone = False
 
     def build(self, engine: Engine, on_event: EventHandler) -> NodeDriver:
         """The driver, with this node's outgoing links and channels."""
@@ -118,7 +119,7 @@ class NodeDaemon:
                     await service(nursery)
                 if self.config.capture is not None:
                     self._start_capture(nursery, self.config.capture)
-                await nursery.start(self._serve_control, describe)
+                await nursery.start(self._control(describe).serve)
                 nursery.start_soon(self.driver.run)
                 nursery.start_soon(self._end_on_signal, nursery.cancel_scope)
                 if arguments.lifeline_fd is not None:
@@ -141,6 +142,15 @@ class NodeDaemon:
         }
 
     # ---------------------------------------------------------------- private
+
+    def _control(self, describe: Callable[[], dict[str, Any]]) -> ControlServer:
+        node, plan = self.config.node, self.plan
+        links = {str(link.name) for link in [*plan.links_from(node), *plan.links_to(node)]}
+        return ControlServer(
+            self.config.directory / f"{node}.control",
+            {"ps": lambda _: describe(), "statistics": lambda _: self.statistics()},
+            {"capture": CaptureOperation(self.driver.taps, links)},
+        )
 
     def _start_capture(self, nursery: trio.Nursery, path: Path) -> None:
         """Everything that enters this node's links, into a file, from the first frame on."""
@@ -170,39 +180,6 @@ class NodeDaemon:
 
         nursery.start_soon(write)
 
-    async def _serve_control(
-        self, describe: Callable[[], dict[str, Any]], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        path = self.config.directory / f"{self.config.node}.control"
-        listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            await listener.bind(str(path))
-            path.chmod(0o600)
-            listener.listen(16)
-            task_status.started()
-            async with trio.open_nursery() as nursery:
-                while True:
-                    connection, _ = await listener.accept()
-                    nursery.start_soon(self._answer, connection, describe)
-        finally:
-            listener.close()
-            path.unlink(missing_ok=True)
-
-    async def _answer(self, connection: trio.socket.SocketType, describe: Callable[[], dict[str, Any]]) -> None:
-        with connection:
-            with trio.move_on_after(10):
-                try:
-                    request = json.loads(await connection.recv(CONTROL_MAX) or b"{}")
-                    number, operation = request.get("id"), request.get("op")
-                    operations = {"ping": dict, "ps": describe, "statistics": self.statistics}
-                    if operation not in operations:
-                        reply: dict[str, Any] = {"id": number, "error": f"unknown operation {operation!r}"}
-                    else:
-                        reply = {"id": number, "result": operations[operation]()}
-                    await connection.send(json.dumps(reply).encode())
-                except (OSError, ValueError, AttributeError):
-                    return
-
     async def _end_on_signal(self, scope: trio.CancelScope) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
@@ -211,6 +188,7 @@ class NodeDaemon:
 
     async def _end_with(self, fd: int, scope: trio.CancelScope) -> None:
         await trio.lowlevel.wait_readable(fd)
+        self._launcher_gone = True
         scope.cancel()
 
     def _finish(self) -> None:
@@ -222,3 +200,5 @@ class NodeDaemon:
             self._capture_file.close()
         self.channels.close()
         self._journal_file.close()
+        if self._launcher_gone:
+            leftovers.clean_up_after_launcher(self.config.directory, node, self.config.run_id)

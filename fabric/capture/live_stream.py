@@ -75,7 +75,16 @@ def open_live_capture(where: str, lab: str | os.PathLike[str] | None = None) -> 
     answers.
     """
     directory = lab_directory(lab)
-    point = find_capture_point(where, read_lab(directory))
+    return _open(directory, find_capture_point(where, read_lab(directory)))
+
+
+def open_links(node: str, links: list[str], lab: str | os.PathLike[str] | None = None) -> LiveCapture:
+    """Start a live capture of several link directions at one node; raises as ``open_live_capture``."""
+    directory = lab_directory(lab)
+    return _open(directory, CapturePoint(node, _control(read_lab(directory), node), tuple(links)))
+
+
+def _open(directory: Path, point: CapturePoint) -> LiveCapture:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         connection.settimeout(ANSWER_WITHIN_SECONDS)

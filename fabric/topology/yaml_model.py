@@ -19,7 +19,8 @@ from fabric.units import parse_duration, parse_rate, parse_ratio
 
 NODES_MAX = 10_000
 FILE_MAX = 4 << 20
-_NAME = re.compile(r"^[a-z][a-z0-9-]{0,31}$")
+NAME = re.compile(r"^[a-z][a-z0-9-]{0,31}\Z")
+"""What a topology, host, network switch or lab may be called."""
 _TOP = ("name", "seed", "defaults", "hosts", "network-switches", "links")
 _SETTINGS = ("latency", "jitter", "loss", "rate", "queue")
 _FIRST_ADDRESS = int(ipaddress.IPv4Address("10.77.0.1"))
@@ -111,7 +112,7 @@ def _topology(check: _Checker, root: yaml.Node | None) -> Topology | None:
     if "name" not in top:
         check.error(root, "name", "missing: the topology needs a name")
     name = check.value(top["name"][1], "name", _name) if "name" in top else ""
-    seed = check.value(top["seed"][1], "seed", int) if "seed" in top else 1
+    seed = check.value(top["seed"][1], "seed", _integer) if "seed" in top else 1
     defaults = check.mapping(top["defaults"][1], "defaults", ("link",)) if "defaults" in top else {}
     base = _settings(check, defaults["link"][1], "defaults.link", {}) if "link" in defaults else {}
     hosts = _hosts(check, top.get("hosts"))
@@ -127,9 +128,15 @@ def _topology(check: _Checker, root: yaml.Node | None) -> Topology | None:
 
 
 def _name(text: str) -> str:
-    if not _NAME.match(text):
+    if not NAME.match(text):
         raise ValueError(f"{text!r} is no name: a lower-case letter, then up to 31 letters, digits and hyphens")
     return text
+
+
+def _integer(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text.strip()):
+        raise ValueError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
 
 
 def _names(
@@ -137,7 +144,7 @@ def _names(
 ) -> dict[str, tuple[yaml.Node, dict[str, Any]]]:
     found: dict[str, tuple[yaml.Node, dict[str, Any]]] = {}
     for name, (node, value) in check.mapping(entry[1] if entry else None, key, None).items():
-        if not _NAME.match(name):
+        if not NAME.match(name):
             check.error(node, f"{key}.{name}", "no name: a lower-case letter, then up to 31 letters, digits, hyphens")
         found[name] = (node, check.mapping(value, f"{key}.{name}", known))
     if len(found) > NODES_MAX:
@@ -168,7 +175,7 @@ def _settings(check: _Checker, node: yaml.Node, key: str, base: dict[str, Any], 
         "jitter": parse_duration,
         "loss": parse_ratio,
         "rate": parse_rate,
-        "queue": int,
+        "queue": _integer,
     }
     settings = dict(base)
     for name, (_, value) in check.mapping(node, key, (*_SETTINGS, *more)).items():

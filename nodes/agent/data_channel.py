@@ -40,7 +40,11 @@ class Revoked:
 
 
 class DataChannel:
-    """One pair; all calls are non-blocking. ``process_end`` is handed to the process by SCM_RIGHTS."""
+    """One pair; all calls are non-blocking. ``process_end`` is handed to the process by SCM_RIGHTS.
+
+    O_NONBLOCK belongs to the open file, which the process shares and may clear at any time: on the process end the agent
+    says MSG_DONTWAIT with every call.
+    """
 
     def __init__(self) -> None:
         self.agent_end, self.process_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -103,14 +107,14 @@ class DataChannel:
         accepted = self._read_all_but_reset()
         unread = b""
         with contextlib.suppress(BlockingIOError, ConnectionResetError):
-            unread = self.process_end.recv(PAIR_LIMIT)
+            unread = self.process_end.recv(PAIR_LIMIT, socket.MSG_DONTWAIT)
         self.close()
         return Revoked(accepted, unread, finished)
 
     def reset(self) -> None:
         """The connection is gone: the process gets ECONNRESET after what was already given."""
         with contextlib.suppress(OSError):
-            self.process_end.send(b"\0")  # unread data in our end turns its closing into a reset
+            self.process_end.send(b"\0", socket.MSG_DONTWAIT)  # unread data in our end makes its closing a reset
         self.close()
 
     def close(self) -> None:
@@ -123,7 +127,7 @@ class DataChannel:
         self.process_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SMALLEST_BUFFER)
         with contextlib.suppress(BlockingIOError):
             while True:
-                self.process_end.send(bytes(2048))
+                self.process_end.send(bytes(2048), socket.MSG_DONTWAIT)
 
     def _drain_agent_end(self) -> None:
         with contextlib.suppress(BlockingIOError):

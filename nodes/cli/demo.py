@@ -1,6 +1,5 @@
 """``sanloom demo``: the main job in one go."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -12,13 +11,13 @@ from typing import Any
 
 import click
 
-from fabric.capture.merge import merge_captures
 from fabric.errors import UsageError
 from fabric.topology.spec import LinkSpec, Topology
 from fabric.topology.yaml_model import load
 from fabric.units import MILLISECOND, format_size, parse_duration, parse_ratio
 from nodes.apps.steps import TITLES
 from nodes.lab.process_engine import Lab
+from nodes.lab.results import new_run_directory
 from nodes.lab.topology_files import find_topology
 
 SIZE = 32 << 20
@@ -44,8 +43,7 @@ def command(
 ) -> int:
     """Move 32 MiB from client to server over slow and lossy links and hand the connection over in mid-transfer."""
     topology = _with_settings(load(find_topology("pair")), loss, latency)
-    run = out.resolve() / time.strftime("%Y%m%d-%H%M%S-demo")
-    run.mkdir(parents=True, exist_ok=True)
+    run = new_run_directory(out, "demo")
     if source is None:
         source = run / "sent.bin"
         source.write_bytes(os.urandom(SIZE))
@@ -54,11 +52,6 @@ def command(
         reports = _transfer(lab, source, run / "received.bin", mode)
         took = time.monotonic() - started
         statistics = {node: lab.ask(node, "statistics") for node in ("client", "s1", "server")}
-    _merge(run)
-    latest = out.resolve() / "latest"
-    with contextlib.suppress(FileNotFoundError):
-        latest.unlink()
-    latest.symlink_to(run.name)
     result = _result(reports, statistics, run, mode, took)
     (run / "result.json").write_text(json.dumps(result, indent=2))
     click.echo(json.dumps(result) if as_json else _text(result, reports))
@@ -100,18 +93,6 @@ def _transfer(lab: Lab, source: Path, received: Path, mode: str) -> list[dict[st
             process.wait()
     lines = [*output.splitlines(), first, *rest.splitlines()]
     return sorted((json.loads(line) for line in lines if line.strip()), key=lambda report: int(report["at"]))
-
-
-def _merge(run: Path) -> None:
-    """One capture in the order of time, one journal in the order of time."""
-    files = sorted(run.glob("*.pcapng"))
-    with contextlib.ExitStack() as stack, (run / "capture.pcapng").open("wb") as merged:
-        merge_captures([stack.enter_context(file.open("rb")) for file in files], merged.write)
-    for file in files:
-        file.unlink()
-    lines = [line for file in run.glob("*.jsonl") for line in file.read_text().splitlines()]
-    lines.sort(key=lambda line: int(json.loads(line)["at"]))
-    (run / "events.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def _result(

@@ -11,6 +11,14 @@ from fabric.errors import EnvironmentLacks, SanloomError, UsageError
 COMMANDS = {
     "demo": ("nodes.cli.demo", "Move a file, hand the live connection over and back, show what happened."),
     "validate": ("nodes.cli.validate", "Check topology files."),
+    "schema": ("nodes.cli.schema", "Print the JSON Schema of topology files."),
+    "up": ("nodes.cli.up", "Start a lab."),
+    "down": ("nodes.cli.down", "End a lab."),
+    "ps": ("nodes.cli.ps", "Show nodes, processes and connections."),
+    "logs": ("nodes.cli.logs", "Print the logs or journals of a lab's nodes."),
+    "exec": ("nodes.cli.exec_on_host", "Run a command on a host."),
+    "capture": ("nodes.cli.capture", "Capture frames of a running lab, live."),
+    "doctor": ("nodes.cli.doctor", "Say what this machine can do."),
 }
 """Command -> module with a click command named ``command``, and its line in the help."""
 

@@ -1,8 +1,8 @@
 """The embedded process engine: every node of the lab is a process of this machine.
 
-Nothing is found by name: the launcher keeps the processes it started, and everything they start carries the run's
-random id in its environment (``SANLOOM_RUN``), which is how leftovers of this very run, and nothing else, are found
-at the end.
+A lab in the foreground holds its nodes by a lifeline, a pipe that closes with the launcher: whatever ends the launcher
+ends the lab. A detached lab lives on until ``sanloom down``. Both are found by their record (:mod:`nodes.lab.records`),
+and :func:`end` removes either kind, whatever state it is in.
 """
 
 import contextlib
@@ -10,46 +10,63 @@ import json
 import os
 import secrets
 import select
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Self
 
-from fabric.errors import EnvironmentLacks, SanloomError
+from fabric.assembly import Plan
+from fabric.errors import EnvironmentLacks, SanloomError, UsageError
 from fabric.topology.spec import Topology
+from nodes.control import client
+from nodes.lab import leftovers, records, results
+from nodes.lab.records import LabRecord, NodeRecord
 from provider.ipc import ENVIRONMENT_AGENT
 
-READY_TIMEOUT = 20.0
-STOP_TIMEOUT = 5.0
-ENVIRONMENT_RUN = "SANLOOM_RUN"
+READY_SECONDS = 20.0
+_CONFIG = "{}.config"
 
 
 class Lab:
-    """A lab on this machine; use it as a context manager."""
+    """A lab on this machine; use it as a context manager, or call ``start`` of a detached one."""
 
     def __init__(
         self,
         topology: Topology,
         run_directory: Path,
         *,
+        name: str | None = None,
         mode: str = "suspend",
         seed: int | None = None,
         capture: bool = False,
+        detached: bool = False,
     ) -> None:
         self.topology = topology
         self.run_directory = run_directory
-        self.run_id = secrets.token_hex(16)
-        self.directory = Path()
-        self._mode = mode
         self._seed = topology.seed if seed is None else seed
-        self._capture = capture
+        self._mode = mode
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
         self._lifeline: int | None = None
+        own = os.getpid()
+        self.record = LabRecord(
+            name=name or f"{topology.name}-{secrets.token_hex(3)}",
+            run_id=secrets.token_hex(16),
+            engine="process",
+            directory="",
+            run_directory=str(run_directory),
+            topology=topology.to_json(),
+            launcher=(own, leftovers.start_time(own) or 0),
+            detached=detached,
+            capture=capture,
+            links=[{"name": x.name, "source": x.source, "sink": x.sink} for x in Plan(topology).links],
+        )
+
+    @property
+    def directory(self) -> Path:
+        """Where the lab's sockets are."""
+        return Path(self.record.directory)
 
     def __enter__(self) -> Self:
         self.start()
@@ -59,109 +76,109 @@ class Lab:
         self.stop()
 
     def start(self) -> None:
-        """Start every node and wait until all are ready; EnvironmentLacks or SanloomError says what went wrong."""
-        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-        self.directory = Path(tempfile.mkdtemp(prefix="sanloom-", dir=base))
-        self.run_directory.mkdir(parents=True, exist_ok=True)
-        lifeline, self._lifeline = os.pipe()
+        """Start every node and wait until all are ready.
+
+        UsageError if a lab of this name runs already, EnvironmentLacks or SanloomError if a node does not come up;
+        then nothing of the lab is left.
+        """
+        self.record.directory = str(_new_lab_directory(self.record.name))
+        self.record.write()
+        lifeline: int | None = None
         ready: dict[int, str] = {}
         try:
+            self.run_directory.mkdir(parents=True, exist_ok=True)
+            if not self.record.detached:
+                lifeline, self._lifeline = os.pipe()
             for name in [*self.topology.network_switches, *self.topology.hosts]:
                 ready[self._start_node(name, lifeline)] = name
+            self.record.write()
             self._await_ready(ready)
         except BaseException:
             self.stop()
             raise
         finally:
-            os.close(lifeline)
-            for fd in ready:
+            for fd in [*ready, *([] if lifeline is None else [lifeline])]:
                 os.close(fd)
 
     def command(self, host: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command on a host: with the host's agent in its environment. Text mode; ``options`` as for Popen."""
-        if host not in self.topology.hosts:
-            raise SanloomError(f"{host!r} is no host of {self.topology.name}; hosts: {', '.join(self.topology.hosts)}")
-        environment = {**self._environment(), ENVIRONMENT_AGENT: str(self.directory / f"{host}.agent")}
-        return subprocess.Popen(list(arguments), env=environment, text=True, **options)
+        return subprocess.Popen(list(arguments), env=environment_on(self.record, host), text=True, **options)
 
     def ask(self, node: str, operation: str) -> dict[str, Any]:
         """One request on a node's control socket."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
-            control.settimeout(STOP_TIMEOUT)
-            control.connect(str(self.directory / f"{node}.control"))
-            control.send(json.dumps({"id": 1, "op": operation}).encode())
-            reply: dict[str, Any] = json.loads(control.recv(1 << 20))
-        if "error" in reply:
-            raise SanloomError(reply["error"])
-        result: dict[str, Any] = reply["result"]
-        return result
+        return client.ask(self.record.control_path(node), operation)
 
     def stop(self) -> None:
-        """End every process of this run and remove its sockets; safe to call again."""
-        for process in self._nodes.values():
-            process.terminate()
-        deadline = time.monotonic() + STOP_TIMEOUT
-        for process in self._nodes.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._nodes.clear()
+        """End every process of this run, remove its sockets, join its results; safe to call again."""
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
-        kill_run(self.run_id)
-        if self.directory != Path():
-            shutil.rmtree(self.directory, ignore_errors=True)
+        for process in self._nodes.values():
+            process.terminate()
+        deadline = time.monotonic() + leftovers.GRACE_SECONDS
+        for process in self._nodes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        if self.record.directory:
+            end(self.record)
+        for process in self._nodes.values():
+            process.wait()
+        self._nodes.clear()
 
     # ------------------------------------------------------------------ private
 
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, ENVIRONMENT_RUN: self.run_id}
-
-    def _start_node(self, name: str, lifeline: int) -> int:
-        role = "agent" if name in self.topology.hosts else "netswitch"
-        config = self.directory / f"{name}.json"
-        captured = str(self.run_directory / f"{name}.pcapng") if self._capture else None
-        config.write_text(
-            json.dumps(
-                {
-                    "lab": self.topology.name,
-                    "node": name,
-                    "run_id": self.run_id,
-                    "topology": self.topology.to_json(),
-                    "seed": self._seed,
-                    "directory": str(self.directory),
-                    "journal": str(self.run_directory / f"{name}.jsonl"),
-                    "capture": captured,
-                    "mode": self._mode,
-                }
-            )
-        )
+    def _start_node(self, name: str, lifeline: int | None) -> int:
+        kind, module = ("host", "agent") if name in self.topology.hosts else ("network switch", "netswitch")
+        config = self.directory / _CONFIG.format(name)
+        log = self.run_directory / f"{name}.log"
+        config.write_text(json.dumps(self._config(name)))
         readable, writable = os.pipe()
-        arguments = ["--config", str(config), "--ready-fd", str(writable), "--lifeline-fd", str(lifeline)]
+        arguments = ["--config", str(config), "--ready-fd", str(writable)]
+        inherited = [writable]
+        if lifeline is not None:
+            arguments += ["--lifeline-fd", str(lifeline)]
+            inherited.append(lifeline)
         try:
-            with (self.run_directory / f"{name}.log").open("ab") as log:
-                self._nodes[name] = subprocess.Popen(
-                    [sys.executable, "-m", f"nodes.{role}", *arguments],
-                    env=self._environment(),
-                    pass_fds=(writable, lifeline),
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", f"nodes.{module}", *arguments],
+                    env={**os.environ, leftovers.ENVIRONMENT_RUN: self.record.run_id},
+                    pass_fds=inherited,
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,  # a Ctrl-C is for the launcher, which then ends the nodes in order
                 )
+        except BaseException:
+            os.close(readable)
+            raise
         finally:
             os.close(writable)
+        self._nodes[name] = process
+        started = leftovers.start_time(process.pid) or 0
+        self.record.nodes[name] = NodeRecord(kind, process.pid, started, f"{name}.control", str(log))
         return readable
 
+    def _config(self, name: str) -> dict[str, Any]:
+        return {
+            "lab": self.record.name,
+            "node": name,
+            "run_id": self.record.run_id,
+            "topology": self.record.topology,
+            "seed": self._seed,
+            "directory": self.record.directory,
+            "journal": str(self.run_directory / f"{name}.jsonl"),
+            "capture": str(self.run_directory / f"{name}.pcapng") if self.record.capture else None,
+            "mode": self._mode,
+        }
+
     def _await_ready(self, ready: dict[int, str]) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT
+        deadline = time.monotonic() + READY_SECONDS
         waiting = dict(ready)
         while waiting:
             found, _, _ = select.select(list(waiting), [], [], max(0.0, deadline - time.monotonic()))
             if not found:
-                raise EnvironmentLacks(f"not ready within {READY_TIMEOUT:.0f} s: {', '.join(waiting.values())}")
+                raise EnvironmentLacks(f"not ready within {READY_SECONDS:.0f} s: {', '.join(waiting.values())}")
             for fd in found:
                 name = waiting.pop(fd)
                 if os.read(fd, 16) != b"ready\n":
@@ -170,15 +187,56 @@ class Lab:
                     raise SanloomError(f"node {name} ended at its start: {last}")
 
 
-def kill_run(run_id: str) -> int:
-    """Kill every process that carries this run's id in its environment; returns how many there were."""
-    marker = f"{ENVIRONMENT_RUN}={run_id}".encode()
-    killed = 0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            if marker in (entry / "environ").read_bytes().split(b"\0"):
-                os.kill(int(entry.name), signal.SIGKILL)
-                killed += 1
+def environment_on(record: LabRecord, host: str) -> dict[str, str]:
+    """The environment of a command on a host; UsageError for a name that is no host.
+
+    The directory of this Python comes first in PATH, so that ``python app.py`` finds Sanloom's packages.
+    """
+    hosts = record.topology["hosts"]
+    if host not in hosts:
+        raise UsageError(f"{host!r} is no host of the lab {record.name}; hosts: {', '.join(hosts)}")
+    here = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        leftovers.ENVIRONMENT_RUN: record.run_id,
+        records.ENVIRONMENT_LAB_DIR: record.directory,
+        ENVIRONMENT_AGENT: str(Path(record.directory) / f"{host}.agent"),
+    }
+
+
+def end(record: LabRecord) -> int:
+    """End a lab in whatever state it is: nodes first, in order, then whatever carries the run's id; remove its sockets
+    and join its results. Returns how many processes had to be killed. Safe to call again.
+    """
+    instances = [(node.pid, node.start_time) for node in record.nodes.values()]
+    for pid, started in instances:
+        leftovers.end_process(pid, started, signal.SIGTERM)
+    leftovers.await_end(instances)
+    killed = leftovers.kill_run(record.run_id)
+    leftovers.remove_directory(Path(record.directory))
+    run = Path(record.run_directory)
+    if run.is_dir():
+        results.join(run, list(record.nodes))
     return killed
+
+
+def _new_lab_directory(name: str) -> Path:
+    """Make the lab's directory; what a dead lab of the same name left is removed first."""
+    path = records.labs_directory() / name
+    for _ in range(2):
+        try:
+            path.mkdir(mode=0o700)
+            return path
+        except FileExistsError:
+            pass
+        try:
+            found = records.read(path)
+        except UsageError:
+            raise UsageError(
+                f"a lab named {name!r} is being started or broke down; remove it with: sanloom down --lab {name}"
+            ) from None
+        if found.alive():
+            raise UsageError(f"a lab named {name!r} is running already; end it with: sanloom down --lab {name}")
+        end(found)
+    raise UsageError(f"somebody else is starting a lab named {name!r}")

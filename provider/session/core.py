@@ -138,6 +138,7 @@ class SessionCore:
             hello = decode_hello(private)
         except MalformedFrame:
             return False
+        self.remote = (self.remote[0], hello.port)
         return self._open(hello.bufs, hello.receive_size, hello.extension)
 
     def hello_ack(self, now: Instant) -> bytes:

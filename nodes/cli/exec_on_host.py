@@ -1,0 +1,30 @@
+"""``sanloom exec HOST -- COMMAND``: run a command on a host of a running lab."""
+
+import os
+
+import click
+
+from fabric.errors import UsageError
+from nodes.cli.common import lab_option
+from nodes.lab import records
+from nodes.lab.process_engine import environment_on
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lab_option
+@click.argument("host")
+@click.argument("arguments", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED, required=True)
+def command(lab_name: str | None, host: str, arguments: tuple[str, ...]) -> int:
+    """Run COMMAND with the host's agent in its environment (SANLOOM_AGENT); its exit status is ours.
+
+    A Python program needs only ``from provider import socket`` instead of ``import socket``.
+    """
+    if arguments[0] == "--":
+        arguments = arguments[1:]
+    if not arguments:
+        raise UsageError("exec: which command? For example: sanloom exec client -- python app.py")
+    environment = environment_on(records.find(lab_name), host)
+    try:
+        os.execvpe(arguments[0], arguments, environment)
+    except OSError as error:
+        raise UsageError(f"exec: {arguments[0]}: {error.strerror}") from None

@@ -1,0 +1,79 @@
+"""``sanloom ps``: nodes of the running labs, processes on their hosts, connections with their owners."""
+
+import json
+from typing import Any
+
+import click
+
+from fabric.errors import SanloomError
+from nodes.cli.common import json_option, lab_option, table
+from nodes.control import client
+from nodes.lab import records
+
+
+@click.command()
+@lab_option
+@json_option
+def command(lab_name: str | None, as_json: bool) -> int:
+    """Show nodes, processes and connections; a connection with its controlling process and its epoch.
+
+    Exit status 1 if a node of a lab has ended or does not answer.
+    """
+    labs = [records.find(lab_name)] if lab_name is not None else records.running()
+    shown = [_describe(lab) for lab in labs]
+    if as_json:
+        click.echo(json.dumps(shown))
+    elif not shown:
+        click.echo("no lab is running")
+    else:
+        click.echo("\n\n".join(_text(lab) for lab in shown))
+    return 0 if all(node["state"] == "up" for lab in shown for node in lab["nodes"]) else 1
+
+
+def _describe(lab: records.LabRecord) -> dict[str, Any]:
+    nodes = []
+    for name, node in lab.nodes.items():
+        entry: dict[str, Any] = {"node": name, "kind": node.kind, "pid": node.pid, "state": "ended"}
+        if node.alive():
+            try:
+                entry |= client.ask(lab.control_path(name), "ps") | {"state": "up", "kind": node.kind}
+            except SanloomError as error:
+                entry |= {"state": "not answering", "error": str(error)}
+        nodes.append(entry)
+    return {"lab": lab.name, "engine": lab.engine, "run": lab.run_directory, "detached": lab.detached, "nodes": nodes}
+
+
+def _text(lab: dict[str, Any]) -> str:
+    nodes = lab["nodes"]
+    parts = [
+        f"lab {lab['lab']} ({lab['engine']} engine), results: {lab['run']}",
+        table(
+            ["NODE", "KIND", "ADDRESS", "PID", "STATE"],
+            [[n["node"], n["kind"], n.get("ip"), n["pid"], n["state"]] for n in nodes],
+        ),
+    ]
+    processes = [[n["node"], p["pid"], p["name"]] for n in nodes for p in n.get("processes", [])]
+    if processes:
+        parts.append(table(["HOST", "PID", "PROCESS"], processes))
+    sockets = [
+        [
+            n["node"],
+            s["socket"],
+            s["state"],
+            _address(s["local"]),
+            _address(s["peer"]),
+            s["controlling"],
+            s["epoch"],
+            " ".join(str(pid) for pid, _ in s["descriptors"]) or None,
+        ]
+        for n in nodes
+        for s in n.get("sockets", [])
+    ]
+    if sockets:
+        header = ["HOST", "SOCKET", "STATE", "LOCAL", "PEER", "CONTROLLED BY", "EPOCH", "DESCRIPTORS OF"]
+        parts.append(table(header, sockets))
+    return "\n\n".join(parts)
+
+
+def _address(address: Any) -> str | None:
+    return None if not address else f"{address[0]}:{address[1]}"
