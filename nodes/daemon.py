@@ -139,6 +139,7 @@ class NodeDaemon:
             "links": {name: repr(model.statistics()) for name, model in driver.links().items()},
             "lateness_us": dict(zip(map(str, LATENESS_BOUNDS), driver.lateness, strict=True)),
             "lost_outside_model": driver.lost,
+            "taps": len(driver.taps.statistics()),
         }
 
     # ---------------------------------------------------------------- private

@@ -1,17 +1,21 @@
 """scapy layers for what scapy's RoCE module lacks: extension headers, management datagrams, connection management, SDP.
 
 For tests and tools only: importing this imports scapy, and scapy is a thousand times too slow for the data path.
-Importing it binds the layers to scapy's BTH by opcode. SDP follows a SEND only where the caller says so, since
-nothing in a SEND names it: use ``SDP(payload)``, or ``bind_sdp()`` to make every RC SEND dissect as SDP.
+Importing it binds the layers to scapy's BTH by opcode. Nothing in a SEND says that it is SDP: the payload of a SEND
+of one packet, and the private data of a connection management message, dissect as SDP if they begin with a base header
+of a known message whose length fits, and stay raw otherwise.
 """
 
 from typing import Any
 
+from scapy.config import conf
 from scapy.contrib.roce import AETH, BTH
 from scapy.fields import (
+    BitEnumField,
     BitField,
     ByteEnumField,
     ByteField,
+    ConditionalField,
     IntField,
     LongField,
     ShortEnumField,
@@ -24,8 +28,9 @@ from scapy.fields import (
 )
 from scapy.packet import Packet, bind_layers
 
+from fabric.wire.cm import RejectReason
 from fabric.wire.opcodes import Opcode
-from fabric.wire.sdp import Mid
+from fabric.wire.sdp import BSDH_SIZE, Mid
 
 
 class RETH(Packet):
@@ -70,7 +75,7 @@ class DETH(Packet):
     fields_desc = [XIntField("qkey", 0x80010000), XByteField("reserved", 0), X3BytesField("srcqp", 1)]  # noqa: RUF012
 
 
-_ATTRIBUTES = {0x10: "REQ", 0x11: "MRA", 0x12: "REJ", 0x13: "REP", 0x14: "RTU", 0x15: "DREQ", 0x16: "DREP"}
+ATTRIBUTES = {0x10: "REQ", 0x11: "MRA", 0x12: "REJ", 0x13: "REP", 0x14: "RTU", 0x15: "DREQ", 0x16: "DREP"}
 
 
 class MAD(Packet):
@@ -85,21 +90,78 @@ class MAD(Packet):
         ShortField("status", 0),
         ShortField("class_specific", 0),
         XLongField("transaction_id", 0),
-        ShortEnumField("attribute_id", 0x10, _ATTRIBUTES),
+        ShortEnumField("attribute_id", 0x10, ATTRIBUTES),
         ShortField("reserved", 0),
         XIntField("modifier", 0),
     ]
 
 
-class CM(Packet):
-    """What all connection management messages begin with; the rest stays in the payload but for REQ and REP."""
+class _Cm(Packet):
+    """A connection management message: what follows its fields is private data, SDP or raw."""
 
-    name = "CM"
+    def guess_payload_class(self, payload: bytes) -> Any:
+        """SDP if the private data begins with a base header whose length fits."""
+        return SDP if _is_sdp(payload, padding=len(payload)) else super().guess_payload_class(payload)
+
+
+class CMMra(_Cm):
+    """Message receipt acknowledged: wait longer."""
+
+    name = "CM MRA"
+    fields_desc = [  # noqa: RUF012
+        XIntField("local_comm_id", 0),
+        XIntField("remote_comm_id", 0),
+        BitEnumField("message_mraed", 0, 2, {0: "REQ", 1: "REP", 2: "LAP"}),
+        BitField("reserved0", 0, 6),
+        BitField("service_timeout", 0, 5),
+        BitField("reserved1", 0, 3),
+    ]
+
+
+class CMRej(_Cm):
+    """Rejection; ``reason`` as in InfiniBand Architecture volume 1, table 99."""
+
+    name = "CM REJ"
+    fields_desc = [  # noqa: RUF012
+        XIntField("local_comm_id", 0),
+        XIntField("remote_comm_id", 0),
+        BitEnumField("message_rejected", 0, 2, {0: "REQ", 1: "REP", 2: "none"}),
+        BitField("reserved0", 0, 6),
+        BitField("info_length", 0, 7),
+        BitField("reserved1", 0, 1),
+        ShortEnumField("reason", 28, {int(reason): reason.name for reason in RejectReason}),
+        StrFixedLenField("info", b"", 72),
+    ]
+
+
+class CMRtu(_Cm):
+    """Ready to use."""
+
+    name = "CM RTU"
     fields_desc = [XIntField("local_comm_id", 0), XIntField("remote_comm_id", 0)]  # noqa: RUF012
 
 
-class CMReq(Packet):
-    """Connection request, up to its addresses; ``private`` is its private data."""
+class CMDreq(_Cm):
+    """Disconnection request."""
+
+    name = "CM DREQ"
+    fields_desc = [  # noqa: RUF012
+        XIntField("local_comm_id", 0),
+        XIntField("remote_comm_id", 0),
+        X3BytesField("remote_qpn", 0),
+        XByteField("reserved", 0),
+    ]
+
+
+class CMDrep(_Cm):
+    """Disconnection reply."""
+
+    name = "CM DREP"
+    fields_desc = [XIntField("local_comm_id", 0), XIntField("remote_comm_id", 0)]  # noqa: RUF012
+
+
+class CMReq(_Cm):
+    """Connection request; the path information stays one field."""
 
     name = "CM REQ"
     fields_desc = [  # noqa: RUF012
@@ -125,12 +187,14 @@ class CMReq(Packet):
         BitField("path_mtu", 0, 4),
         BitField("rdc", 0, 1),
         BitField("rnr_retry", 0, 3),
-        StrFixedLenField("paths", b"", 89),
-        StrFixedLenField("private", b"", 92),
+        BitField("max_cm_retries", 0, 4),
+        BitField("srq", 0, 1),
+        BitField("extended_transport_type", 0, 3),
+        StrFixedLenField("paths", b"", 88),
     ]
 
 
-class CMRep(Packet):
+class CMRep(_Cm):
     """Connection reply."""
 
     name = "CM REP"
@@ -149,22 +213,48 @@ class CMRep(Packet):
         XByteField("ack_delay", 0),
         XByteField("rnr_srq", 0),
         XLongField("local_ca_guid", 0),
-        StrFixedLenField("private", b"", 196),
     ]
+
+
+def _is_sdp(data: bytes, padding: int) -> bool:
+    """Whether ``data`` begins with a base header of a known message whose length leaves at most ``padding`` bytes."""
+    if len(data) < BSDH_SIZE or data[0] not in _MIDS:
+        return False
+    length = int.from_bytes(data[4:8], "big")
+    return length >= BSDH_SIZE and 0 <= len(data) - length <= padding
+
+
+_MIDS = {int(mid): mid.name for mid in Mid}
 
 
 class SDP(Packet):
-    """Base header of a Sockets Direct message."""
+    """Base header of a Sockets Direct message; what is longer than ``len`` is padding."""
 
     name = "SDP"
     fields_desc = [  # noqa: RUF012
-        ByteEnumField("mid", int(Mid.DATA), {int(m): m.name for m in Mid}),
+        ByteEnumField("mid", int(Mid.DATA), _MIDS),
         XByteField("flags", 0),
         ShortField("bufs", 0),
-        IntField("len", 16),
+        IntField("len", None),
         IntField("mseq", 0),
         IntField("mseqack", 0),
     ]
+
+    @classmethod
+    def dispatch_hook(cls, _pkt: bytes | None = None, *_args: Any, **_kwargs: Any) -> Any:
+        """Nothing in a SEND says that it is SDP: bytes that are no SDP message stay raw."""
+        return cls if _pkt is None or _is_sdp(_pkt, padding=len(_pkt)) else conf.raw_layer
+
+    def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
+        """Body and padding."""
+        body = max(0, (self.len or BSDH_SIZE) - BSDH_SIZE)
+        return s[:body], s[body:]
+
+    def post_build(self, p: bytes, pay: bytes) -> bytes:
+        """``len`` counts the base header and the body."""
+        if self.len is None:
+            p = p[:4] + (len(p) + len(pay)).to_bytes(4, "big") + p[8:]
+        return p + pay
 
 
 class SDPHello(Packet):
@@ -186,10 +276,36 @@ class SDPHello(Packet):
     ]
 
 
-def bind_sdp() -> None:
-    """From now on every RC SEND of one packet, and every first packet of a message, dissects as SDP."""
-    for opcode in (Opcode.RC_SEND_FIRST, Opcode.RC_SEND_ONLY):
-        bind_layers(BTH, SDP, opcode=int(opcode))
+class SDPHelloAck(Packet):
+    """What follows the base header in a HelloAck."""
+
+    name = "SDP HelloAck"
+    fields_desc = [  # noqa: RUF012
+        XByteField("version", 0x22),
+        XByteField("ip_version", 0x40),
+        ByteField("reserved0", 0),
+        ByteField("max_adverts", 0),
+        IntField("receive_size", 0),
+        StrFixedLenField("extension", b"", 28),
+    ]
+
+
+class SDPSuspComm(Packet):
+    """SuspComm: service id 0 (the queue pair stays) is followed by epoch and deadline."""
+
+    name = "SDP SuspComm"
+    fields_desc = [  # noqa: RUF012
+        XLongField("service_id", 0),
+        ConditionalField(IntField("epoch", 0), lambda packet: packet.service_id == 0),
+        ConditionalField(IntField("deadline_ms", 0), lambda packet: packet.service_id == 0),
+    ]
+
+
+class SDPResume(Packet):
+    """Resume, of the experimental range."""
+
+    name = "SDP Resume"
+    fields_desc = [IntField("epoch", 0), IntField("last_sent", 0), IntField("last_received", 0)]  # noqa: RUF012
 
 
 _BINDINGS: dict[Opcode, Any] = {
@@ -214,8 +330,13 @@ _BINDINGS: dict[Opcode, Any] = {
 for _opcode, _layer in _BINDINGS.items():
     bind_layers(BTH, _layer, opcode=int(_opcode))
 bind_layers(DETH, MAD, qkey=0x80010000, srcqp=1)
-for _attribute in (0x11, 0x12, 0x14, 0x15, 0x16):
-    bind_layers(MAD, CM, attribute_id=_attribute)
-bind_layers(MAD, CMReq, attribute_id=0x10)
-bind_layers(MAD, CMRep, attribute_id=0x13)
-bind_layers(SDP, SDPHello, mid=int(Mid.HELLO))
+for _attribute, _message in enumerate((CMReq, CMMra, CMRej, CMRep, CMRtu, CMDreq, CMDrep), 0x10):
+    bind_layers(MAD, _message, attribute_id=_attribute)
+bind_layers(BTH, SDP, opcode=int(Opcode.RC_SEND_ONLY))
+for _mid, _body in {
+    Mid.HELLO: SDPHello,
+    Mid.HELLO_ACK: SDPHelloAck,
+    Mid.SUSPEND: SDPSuspComm,
+    Mid.RESUME: SDPResume,
+}.items():
+    bind_layers(SDP, _body, mid=int(_mid))

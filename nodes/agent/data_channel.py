@@ -42,8 +42,8 @@ class Revoked:
 class DataChannel:
     """One pair; all calls are non-blocking. ``process_end`` is handed to the process by SCM_RIGHTS.
 
-    O_NONBLOCK belongs to the open file, which the process shares and may clear at any time: on the process end the agent
-    says MSG_DONTWAIT with every call.
+    O_NONBLOCK belongs to the open file, which the process shares and may clear at any time: on the process end the
+    agent says MSG_DONTWAIT with every call.
     """
 
     def __init__(self) -> None:

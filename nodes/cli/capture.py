@@ -16,7 +16,7 @@ from fabric.capture.live_stream import LiveCapture, open_links, open_live_captur
 from fabric.capture.merge import LiveMerge
 from fabric.errors import UsageError
 from fabric.wire.pcapng import MalformedCapture
-from nodes.cli.common import lab_option
+from nodes.cli.options_and_tables import lab_option
 from nodes.lab import records
 
 ADVANCE_SECONDS = 0.1
@@ -45,7 +45,7 @@ def command(
         output = stack.enter_context(_output(target))
         merge = LiveMerge(output.write)
         _install_signals()
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):  # Ctrl-C, or the reader has gone
             _pump(sources, merge, output, count, None if seconds is None else time.monotonic() + seconds)
         with contextlib.suppress(BrokenPipeError):
             merge.finish()
@@ -118,10 +118,7 @@ def _pump(
             except MalformedCapture as error:  # pragma: no cover - our own nodes write it
                 raise AssertionError(f"a node's capture stream is damaged: {error}") from error
         merge.advance(time.time_ns())
-        try:
-            output.flush()
-        except BrokenPipeError:
-            return
+        output.flush()
         if count is not None and merge.statistics().packets >= count:
             return
 

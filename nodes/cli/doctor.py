@@ -4,7 +4,7 @@ import json
 
 import click
 
-from nodes.cli.common import json_option
+from nodes.cli.options_and_tables import json_option
 from nodes.lab.doctor import LACKING, Finding, examine
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from fabric.errors import UsageError
-from nodes.cli.common import json_option, lab_option
+from nodes.cli.options_and_tables import json_option, lab_option
 from nodes.lab import leftovers, records
 from nodes.lab.process_engine import end
 

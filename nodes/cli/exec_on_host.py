@@ -5,7 +5,7 @@ import os
 import click
 
 from fabric.errors import UsageError
-from nodes.cli.common import lab_option
+from nodes.cli.options_and_tables import lab_option
 from nodes.lab import records
 from nodes.lab.process_engine import environment_on
 

@@ -8,7 +8,7 @@ from typing import IO, Any
 import click
 
 from fabric.errors import UsageError
-from nodes.cli.common import lab_option
+from nodes.cli.options_and_tables import lab_option
 from nodes.lab import records
 
 POLL_SECONDS = 0.2

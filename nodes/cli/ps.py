@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from fabric.errors import SanloomError
-from nodes.cli.common import json_option, lab_option, table
+from nodes.cli.options_and_tables import json_option, lab_option, table
 from nodes.control import client
 from nodes.lab import records
 

@@ -10,7 +10,7 @@ import click
 from fabric.errors import UsageError
 from fabric.topology.spec import Topology
 from fabric.topology.yaml_model import NAME, load
-from nodes.cli.common import json_option
+from nodes.cli.options_and_tables import json_option
 from nodes.lab.process_engine import Lab
 from nodes.lab.results import new_run_directory
 from nodes.lab.topology_files import find_topology

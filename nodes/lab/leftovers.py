@@ -5,7 +5,6 @@ inherited by everything that runs on a host), and it is signalled through a pidf
 reused pid cannot be hit.
 """
 
-import contextlib
 import os
 import select
 import shutil
@@ -93,18 +92,19 @@ def remove_directory(directory: Path) -> None:
 
 
 def clean_up_after_launcher(directory: Path, node: str, run_id: str) -> None:
-    """What a node does at its end when its launcher vanished; the last node of the lab removes everything.
+    """What a node does as its very last act when its launcher vanished; the last node of the lab removes everything.
 
-    A node that was killed leaves its control socket; then the rest stays for ``sanloom down``.
+    A node that was killed leaves its configuration; then the rest stays for ``sanloom down``.
     """
     (directory / f"{node}.config").unlink(missing_ok=True)
-    if any(directory.glob("*.control")):
+    if any(directory.glob("*.config")):
+        return
+    try:
+        (directory / "lab.json").rename(directory / "lab.ending")  # only one of two that end together succeeds
+    except FileNotFoundError:
         return
     kill_run(run_id)
-    for name in ("lab.json", "lab.new"):
-        (directory / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        directory.rmdir()
+    remove_directory(directory)
 
 
 def _all_pids() -> list[int]:

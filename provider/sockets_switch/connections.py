@@ -292,7 +292,7 @@ class Connections:
         failed = socket.phase is SocketPhase.FAILED
         socket.phase = SocketPhase.CLOSING
         socket.linger_until = now + core.config.close_linger
-        if socket.ended or failed:
+        if socket.ended or failed or socket.pump is None:  # no pump: both sides had finished and the QP is gone
             self._release(socket, now)
         elif unread or socket.session.unread:
             self.abort(socket, WsaErrno.WSAECONNABORTED, now)

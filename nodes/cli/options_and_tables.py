@@ -1,4 +1,4 @@
-"""What several commands share: the ``--lab`` and ``--json`` options, tables, and waiting for the user's Ctrl-C."""
+"""What several commands share: the ``--lab`` and ``--json`` options, and tables."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
