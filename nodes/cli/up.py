@@ -1,6 +1,7 @@
 """``sanloom up TOPOLOGY``: start a lab; ``sanloom down`` or Ctrl-C ends it."""
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -58,13 +59,17 @@ def command(
     began = time.monotonic()
     try:
         lab.start()
+        ended.started()
     except BaseException:
+        lab.stop()
         _remove_if_empty(lab.run_directory)
         raise
-    click.echo(_json(lab) if as_json else _text(lab, found, time.monotonic() - began))
+    text = _json(lab) if as_json else _text(lab, found, time.monotonic() - began)
     if detach:
+        click.echo(text)
         return 0
     try:
+        click.echo(text)
         ended.wait()
     finally:
         lab.stop()
@@ -74,24 +79,26 @@ def command(
 
 
 class _Signals:
-    """SIGINT and SIGTERM become an orderly end, also while the lab is still starting."""
+    """SIGINT and SIGTERM: an orderly end, also while the lab is still starting."""
 
     def __init__(self) -> None:
-        signal.signal(signal.SIGINT, self._interrupt)
-        signal.signal(signal.SIGTERM, self._interrupt)
-        self._waiting = False
-        self._ended = False
+        self._started = False
+        self._readable, self._writable = os.pipe()
+        signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGTERM, self._handle)
 
-    def _interrupt(self, number: int, _frame: object) -> None:
-        if not self._waiting:
+    def _handle(self, _number: int, _frame: object) -> None:
+        if not self._started:
             raise click.Abort
-        self._ended = True
+        os.write(self._writable, b"x")
+
+    def started(self) -> None:
+        """From now on a signal only ends ``wait``."""
+        self._started = True
 
     def wait(self) -> None:
-        """Until one of them comes."""
-        self._waiting = True
-        while not self._ended:
-            signal.pause()
+        """Until a signal has come."""
+        os.read(self._readable, 1)
 
 
 def _remove_if_empty(run: Path) -> None:
