@@ -18,7 +18,7 @@ from fabric.ids import ProcessInstance, SocketHandle
 from fabric.journal import Journal
 from fabric.units import Instant
 from nodes.agent.channels import Channels
-from nodes.agent.processes import NoSuchProcess, Peer, identify, instance_of
+from nodes.agent.processes import NoSuchProcess, Peer, identify, open_process
 from provider import ipc
 from provider.errors import WsaErrno, WsaError
 from provider.sockets_switch import events
@@ -92,7 +92,7 @@ class ApplicationServer:
                 task_status.started()
                 while True:
                     connection, _ = await listener.accept()
-                    nursery.start_soon(self._serve_connection, nursery, connection)
+                    nursery.start_soon(self._serve_connection, connection)
         finally:
             listener.close()
             self._path.unlink(missing_ok=True)
@@ -100,7 +100,7 @@ class ApplicationServer:
             for pidfd in self._watched.values():
                 os.close(pidfd)
 
-    async def _serve_connection(self, nursery: trio.Nursery, connection: trio.socket.SocketType) -> None:
+    async def _serve_connection(self, connection: trio.socket.SocketType) -> None:
         with connection:
             try:
                 peer = identify(connection)  # type: ignore[arg-type]
@@ -113,11 +113,7 @@ class ApplicationServer:
                 os.close(peer.pidfd)
                 return
             self._connections[peer.process] = count + 1
-            if peer.process in self._watched:
-                os.close(peer.pidfd)
-            else:
-                self._watched[peer.process] = peer.pidfd
-                nursery.start_soon(self._watch, peer.process, peer.pidfd)
+            self._watch_process(peer.process, peer.pidfd)
             try:
                 await self._serve_requests(peer, connection)
             finally:
@@ -157,6 +153,14 @@ class ApplicationServer:
                 await connection.sendmsg([ipc.encode(reply)], rights)
             except OSError:
                 return
+
+    def _watch_process(self, process: ProcessInstance, pidfd: int) -> None:
+        """Be told of its end; the pidfd is ours from here on."""
+        if process in self._watched:
+            os.close(pidfd)
+        else:
+            self._watched[process] = pidfd
+            self.channels.nursery.start_soon(self._watch, process, pidfd)
 
     async def _watch(self, process: ProcessInstance, pidfd: int) -> None:
         """Release what the process held as soon as it has ended."""
@@ -246,10 +250,11 @@ class ApplicationServer:
         s, pid = self._s(request), ipc.member(request, "pid", int)
         mode = ipc.member(request, "mode", str, None)
         try:
-            target = instance_of(pid)
+            target, pidfd = open_process(pid)
         except NoSuchProcess as error:
             self._half.core.descriptor(peer.process, s)  # WSAENOTSOCK comes first
             raise WsaError(WsaErrno.WSAEINVAL, str(error)) from None
+        self._watch_process(target, pidfd)  # its death before the commit gives the socket back at once
         step = 10 if ipc.member(request, "back", bool, False) else 5
         self._record(f"handoff.san.{step}.before", peer, {"target": pid})
         waiting: tuple[trio.Event, list[events.SwitchEvent]] = (trio.Event(), [])

@@ -46,9 +46,13 @@ def instance_of(pid: int) -> ProcessInstance:
     return ProcessInstance(pid, start_time(pid))
 
 
-def identify(connection: socket.socket) -> Peer:
-    """The process that connected. The pidfd is opened first and checked last, so a reused pid cannot slip in."""
-    pid, uid, _gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+def open_process(pid: int) -> tuple[ProcessInstance, int]:
+    """The process that has this pid now, and a pidfd of it, which the caller closes; NoSuchProcess if none has.
+
+    The pidfd is opened first and checked last, so a reused pid cannot slip in.
+    """
+    if not 0 < pid <= 0x7FFFFFFF:
+        raise NoSuchProcess(f"{pid} is no process id")
     try:
         pidfd = os.pidfd_open(pid)
     except OSError as error:
@@ -62,4 +66,11 @@ def identify(connection: socket.socket) -> Peer:
     except BaseException:
         os.close(pidfd)
         raise
+    return process, pidfd
+
+
+def identify(connection: socket.socket) -> Peer:
+    """The process that connected, by the kernel's word; NoSuchProcess if it has ended."""
+    pid, uid, _gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    process, pidfd = open_process(pid)
     return Peer(process, uid, pidfd)

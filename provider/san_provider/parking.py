@@ -1,8 +1,7 @@
 """Connections between two provider instances: duplicated by one, not yet adopted by the other.
 
-The token that names one is what ``dwProviderReserved`` carries at the SPI: never zero, drawn at random, unique on
-this host while it lasts, and good only for the process that WSPDuplicateSocket named (winsock-direct.md 1.10,
-statements 85 and 86).
+The token that names one is what ``dwProviderReserved`` carries at the SPI: never zero, never used twice in the life of
+this host, and good only for the process that WSPDuplicateSocket named (winsock-direct.md 1.10, statements 85 and 86).
 """
 
 from dataclasses import dataclass
@@ -32,16 +31,17 @@ class ParkingTable:
     """All parked connections of a host."""
 
     def __init__(self, rng: Stream) -> None:
-        self._rng = rng
+        self._token = rng.getrandbits(32)
+        self._stride = rng.getrandbits(32) | 1  # odd: all 32-bit numbers come before one comes again
         self._parked: dict[int, Parked] = {}
 
     def add(self, parked: Parked) -> int:
         """Park a connection; returns its token. WSAENOBUFS when PARKED_MAX wait."""
         if len(self._parked) >= PARKED_MAX:
             raise WsaError(WsaErrno.WSAENOBUFS, f"{PARKED_MAX} sockets wait to be adopted")
-        token = self._rng.getrandbits(32)
+        token = self._next()
         while token == 0 or token in self._parked:
-            token = self._rng.getrandbits(32)
+            token = self._next()
         parked.token = token
         self._parked[token] = parked
         return token
@@ -56,6 +56,10 @@ class ParkingTable:
     def take(self, parked: Parked) -> None:
         """It has been adopted or discarded."""
         del self._parked[parked.token]
+
+    def _next(self) -> int:
+        self._token = (self._token + self._stride) & 0xFFFF_FFFF
+        return self._token
 
     def __len__(self) -> int:
         return len(self._parked)

@@ -41,9 +41,10 @@ class AgentHalf:
         return self.core.attach(process, name, now)
 
     def detach(self, process: ProcessInstance, now: Instant) -> None:
-        """The process has ended: release all that it held (statement 126)."""
+        """The process has ended: release all that it held (statement 126), and give back what waited for it."""
         attached = self.core.processes.pop(process, None)
         if attached is None:
+            self.core.registry.process_exited(process, now)
             return
         attached.exited = True
         self._exited.append(attached)
@@ -168,10 +169,11 @@ class AgentHalf:
 
     def consume(self, s: SocketHandle, count: int, now: Instant) -> None:
         """The first ``count`` bytes are in the process's channel now."""
-        socket = self.core.descriptors[s].socket
+        descriptor = self.core.descriptors[s]
+        socket = descriptor.socket
         assert socket.session is not None
         socket.session.consume(count, now)
-        self.core.registry.used(socket.number)
+        descriptor.given += count
         self.core.touch(socket)
 
     def peer_finished(self, s: SocketHandle) -> bool:
@@ -192,6 +194,8 @@ class AgentHalf:
         descriptor.has_channel = False
         socket = descriptor.socket
         session = socket.session
+        if accepted or len(unread) < descriptor.given:
+            core.registry.used(socket.number)
         if session is not None and not socket.ended:
             if accepted:
                 session.send(accepted, now, beyond_limit=True)

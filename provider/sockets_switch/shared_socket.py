@@ -78,6 +78,8 @@ class Descriptor:
     socket: SharedSocket
     san: SocketDescriptor | None = None
     """The provider's descriptor, once there is one (the companion socket)."""
+    given: int = 0
+    """Bytes that went into its channel; the process has read those that do not come back when it is revoked."""
     has_channel: bool = False
     """The process can move bytes; false before the connection, in transfer, and for dormant descriptors."""
     closing: bool = False

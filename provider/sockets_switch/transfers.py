@@ -72,6 +72,9 @@ class Transfers:
         connected = socket.phase is SocketPhase.CONNECTED and socket.pump is not None and not socket.ended
         if not connected or socket.session is None:
             raise WsaError(WsaErrno.WSAEINVAL, f"a socket that is {socket.phase.value} cannot be handed over")
+        if mode == "suspend" and not socket.session.supports_suspension:
+            text = "the peer does not know how to hold still; hand over with mode local"
+            raise WsaError(WsaErrno.WSAEINVAL, text)
         if socket.session.is_peer_suspended:
             raise WsaError(WsaErrno.WSAENOBUFS, "the peer is handing the connection over itself; try again")
         number = core.registry.begin(
@@ -107,7 +110,12 @@ class Transfers:
             return
         core, session = self._core, transfer.socket.session
         assert session is not None
-        if transfer.mode == "suspend":
+        if transfer.socket.ended:
+            self._fail(transfer, WsaErrno.WSAENETDOWN, "the peer is gone", now)
+        elif session.is_peer_suspended:
+            text = "the peer began to hand the connection over at the same time; try again"
+            self._fail(transfer, WsaErrno.WSAENOBUFS, text, now)
+        elif transfer.mode == "suspend":
             transfer.stage = "suspending"
             core.report("handoff.suspend", socket=transfer.socket.number, epoch=transfer.epoch)
             session.suspend(transfer.epoch, core.config.suspend_deadline // MILLISECOND, now)
