@@ -135,6 +135,7 @@ class NodeDaemon:
         adapter = getattr(driver.engine.statistics(), "adapter", None)
         return {
             "packets_retransmitted": getattr(adapter, "packets_retransmitted", 0),
+            "queue_pairs": getattr(adapter, "queue_pairs", 0),
             "engine": repr(driver.engine.statistics()),
             "links": {name: repr(model.statistics()) for name, model in driver.links().items()},
             "lateness_us": dict(zip(map(str, LATENESS_BOUNDS), driver.lateness, strict=True)),

@@ -203,6 +203,8 @@ class Channels:
     async def _write(self, channel: _Channel) -> None:
         """Wait until a slow process has read, then go on."""
         try:
+            if channel.pair.closed:  # it was revoked between the start of this task and its first step
+                return
             await trio.lowlevel.wait_writable(channel.pair.agent_end)
         except trio.ClosedResourceError:
             return

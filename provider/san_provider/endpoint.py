@@ -67,6 +67,8 @@ class Endpoint:
     callee_data: bytes = b""
     sends: deque[Overlapped] = field(default_factory=deque)
     """Sends under way, oldest first: reliable connections complete in order."""
+    completed: deque[tuple[Overlapped, WsaErrno | None]] = field(default_factory=deque)
+    """Sends that ended while nobody owned the endpoint; whoever adopts it hears of them."""
     waiting: deque[Overlapped] = field(default_factory=deque)
     """Receives of the controlling instance that have no message yet."""
     arrived: deque[bytes] = field(default_factory=deque)

@@ -320,9 +320,11 @@ class ProxyDriver:
         failed = completion.status is not CompletionStatus.SUCCESS
         if completion.opcode == "send":
             overlapped = endpoint.sends.popleft()
+            error = WsaErrno.WSAECONNRESET if failed else None
             if endpoint.owner is not None:
-                error = WsaErrno.WSAECONNRESET if failed else None
                 endpoint.owner.on_complete(overlapped, error, len(overlapped.data), now)
+            else:
+                endpoint.completed.append((overlapped, error))
             return
         endpoint.posted -= 1
         if failed:

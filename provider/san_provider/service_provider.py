@@ -364,6 +364,9 @@ class SanServiceProvider:
         san.options.update(parked.options)
         san.state = SocketState.CONNECTED
         parked.endpoint.owner = san
+        while parked.endpoint.completed:
+            overlapped, error = parked.endpoint.completed.popleft()
+            san.on_complete(overlapped, error, len(overlapped.data), now)
         if parked.endpoint.lost is not None and not parked.endpoint.arrived:
             san.on_connection_lost(parked.endpoint.lost, now)
 

@@ -67,11 +67,11 @@ def echo_server(lab: str) -> Iterator[subprocess.Popen[str]]:
             server.kill()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 20, tell: Callable[[], object] = lambda: "") -> None:
     """Ask again until the answer is true; AssertionError at the deadline. For what has no event to wait on."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {tell()}"
         time.sleep(0.01)
 
 

@@ -32,6 +32,12 @@ def lab(tmp_path_factory):
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def left_on(lab: Lab, host: str) -> dict[str, object]:
+    """What a host still holds."""
+    shown = lab.ask(host, "ps")
+    return {"processes": shown["processes"], "sockets": shown["sockets"]}
+
+
 @pytest.fixture
 def puppets(lab):
     """``puppets("server")`` starts one; all end with the test, and then both hosts must be as before."""
@@ -45,7 +51,7 @@ def puppets(lab):
     for puppet in started:
         puppet.close()
     for host in ("client", "server"):
-        wait_until(lambda host=host: not lab.ask(host, "ps")["sockets"] and not lab.ask(host, "ps")["processes"])
+        wait_until(lambda host=host: left_on(lab, host) == {"processes": [], "sockets": []}, tell=lambda: left_on(lab, host))
 
 
 @pytest.fixture
