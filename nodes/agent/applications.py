@@ -21,6 +21,8 @@ from nodes.agent.channels import Channels
 from nodes.agent.processes import NoSuchProcess, Peer, identify, open_process
 from provider import ipc
 from provider.errors import WsaErrno, WsaError
+from provider.handoff.registry import TICKETS_MAX
+from provider.handoff.tickets import ticket_number
 from provider.sockets_switch import events
 from provider.sockets_switch.shared_socket import Descriptor, SocketPhase
 from provider.stack import HostStack
@@ -58,6 +60,8 @@ class ApplicationServer:
         self.channels = Channels(stack, driver)
         self._watched: dict[ProcessInstance, int] = {}
         self._connections: dict[ProcessInstance, int] = {}
+        self._going_back: dict[int, None] = {}
+        """Numbers of tickets that lead back to a former owner: redeeming one is step 14, not 8."""
         self._duplicates: dict[int, tuple[trio.Event, list[events.SwitchEvent]]] = {}
         self.refused = 0
         """Connections and packets that were turned away."""
@@ -206,11 +210,13 @@ class ApplicationServer:
         return {"s": descriptor.s}, [self.channels.create(descriptor.s)]
 
     def _redeem(self, peer: Peer, info: bytes) -> Reply:
-        self._record("handoff.san.8.before", peer, {})
+        step = 14 if ticket_number(info) in self._going_back else 8
+        self._record(f"handoff.san.{step}.before", peer, {})
         descriptor = self._command(lambda now: self._half.redeem(peer.process, info, now))
         fd = self.channels.create(descriptor.s)
         self.channels.open(descriptor.s)
-        self._record("handoff.san.8.after", peer, {})
+        self._going_back.pop(ticket_number(info), None)
+        self._record(f"handoff.san.{step}.after", peer, {})
         return {**self._describe(descriptor), "s": descriptor.s}, [fd]
 
     def _bind(self, peer: Peer, request: dict[str, Any]) -> Reply:
@@ -273,6 +279,10 @@ class ApplicationServer:
         outcome = waiting[1][0] if waiting[1] else None
         if isinstance(outcome, events.DuplicateDone):
             self._record(f"handoff.san.{step}.after", peer, {"target": pid})
+            if step == 10:
+                self._going_back[ticket_number(outcome.info)] = None
+                if len(self._going_back) > TICKETS_MAX:  # tickets that nobody redeemed
+                    del self._going_back[next(iter(self._going_back))]
             return {"info": ipc.to_text(outcome.info), "epoch": outcome.epoch}, []
         if isinstance(outcome, events.DuplicateFailed):
             raise WsaError(outcome.error, outcome.text)

@@ -50,9 +50,9 @@ def read_exactly(connection: SanSocket, count: int) -> bytes:
 class Worker:
     """The destination process and the pipe to it: lines of JSON both ways."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, module: str = "nodes.apps.handoff_worker") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "nodes.apps.handoff_worker", *arguments],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,8 +1,8 @@
-"""The seventeen steps of the SAN hand-over scenario, as an application reports them.
+"""The seventeen steps of the SAN hand-over scenario and the ten of the generic page, as an application reports them.
 
 Each step is marked before and after, in the agent's journal (event ``handoff.san.STEP.before``) and on standard
-output as a line of JSON, so that whoever started the application can follow it. Steps 5, 8 and 10 are SPI calls: the
-agent writes their journal records itself, at the moment of the call.
+output as a line of JSON, so that whoever started the application can follow it. Steps 5, 8, 10 and 14 of the SAN
+scenario are SPI calls: the agent writes their journal records itself, at the moment of the call.
 """
 
 import json
@@ -35,7 +35,21 @@ TITLES = {
 }
 """What happens at each step; 7 and 13 stand in the generic page only (winsock-direct.md, part a1)."""
 
-_BY_THE_AGENT = (5, 8, 10)
+GENERIC_TITLES = {
+    1: "WSPSocket, WSPConnect",
+    2: "request target process id",
+    3: "receive the request and respond",
+    4: "receive the process id",
+    5: "WSPDuplicateSocket",
+    6: "send WSAPROTOCOL_INFOW to the target",
+    7: "receive WSAPROTOCOL_INFOW",
+    8: "WSPSocket: descriptor for the shared socket",
+    9: "use the shared socket for data exchange",
+    10: "WSPCloseSocket: the source's descriptor",
+}
+"""The generic page (winsock-direct.md, part a2): nothing is handed back."""
+
+_BY_THE_AGENT = {"san": (5, 8, 10, 14), "generic": ()}
 
 
 def report(role: str, event: str, **members: Any) -> None:
@@ -46,14 +60,14 @@ def report(role: str, event: str, **members: Any) -> None:
 
 
 @contextmanager
-def step(role: str, number: int) -> Iterator[None]:
+def step(role: str, number: int, scenario: str = "san") -> Iterator[None]:
     """Mark a step around its work."""
-    _mark(role, number, "before")
+    _mark(role, number, "before", scenario)
     yield
-    _mark(role, number, "after")
+    _mark(role, number, "after", scenario)
 
 
-def _mark(role: str, number: int, moment: str) -> None:
-    if number not in _BY_THE_AGENT:
-        agent().call("mark", scenario="san", step=number, moment=moment)
+def _mark(role: str, number: int, moment: str, scenario: str) -> None:
+    if number not in _BY_THE_AGENT[scenario]:
+        agent().call("mark", scenario=scenario, step=number, moment=moment)
     report(role, "step", step=number, moment=moment)

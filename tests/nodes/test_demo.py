@@ -44,7 +44,7 @@ def test_the_bytes_are_equal_and_seventeen_steps_are_done(demo):
     assert (run / "received.bin").read_bytes() == bytes(range(256)) * 12_000
     journal = (run / "events.jsonl").read_text()
     for step in range(1, 18):
-        assert f"handoff.san.{step}." in journal or step == 14, step
+        assert f"handoff.san.{step}." in journal, step
 
 
 def test_scapy_agrees_with_every_icrc(demo):

@@ -32,10 +32,10 @@ def lab(tmp_path_factory):
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def left_on(lab: Lab, host: str) -> dict[str, object]:
-    """What a host still holds."""
-    shown = lab.ask(host, "ps")
-    return {"processes": shown["processes"], "sockets": shown["sockets"]}
+def left(lab: Lab) -> list[object]:
+    """Processes and sockets that the hosts still know."""
+    shown = [lab.ask(host, "ps") for host in lab.topology.hosts]
+    return [entry for host in shown for entry in (*host["processes"], *host["sockets"])]
 
 
 @pytest.fixture
@@ -50,8 +50,7 @@ def puppets(lab):
     yield start
     for puppet in started:
         puppet.close()
-    for host in ("client", "server"):
-        wait_until(lambda host=host: left_on(lab, host) == {"processes": [], "sockets": []}, tell=lambda: left_on(lab, host))
+    wait_until(lambda: not left(lab), tell=lambda: left(lab))
 
 
 @pytest.fixture
