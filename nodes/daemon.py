@@ -1,9 +1,10 @@
 """What every node process does: read its configuration, drive its engine, answer on its control socket, end tidily.
 
 The configuration is a JSON file that the launcher writes: lab, node, run_id, topology, seed, directory (of the
-sockets), journal (a file), mode. The process writes ``ready`` and a newline to ``--ready-fd`` when it serves; it ends
-on SIGTERM, on SIGINT, or when ``--lifeline-fd`` (a pipe whose other end its launcher holds) reaches its end. It
-removes the socket files that it made.
+sockets), journal (a file), mode; and for channels over tcp:// ``tcp``: {bind (an address), addresses (node ->
+address), secret_key (a file), public_keys (node -> key)}. The process writes ``ready`` and a newline to
+``--ready-fd`` when it serves and has heard all its neighbours; it ends on SIGTERM, on SIGINT, or when
+``--lifeline-fd`` (a pipe whose other end its launcher holds) reaches its end. It removes the files that it made.
 """
 
 import argparse
@@ -23,8 +24,9 @@ from fabric.capture.stream import CaptureStream
 from fabric.capture.tap import OUT
 from fabric.engine import Engine
 from fabric.journal import LineJournal
+from fabric.live.curve import Credentials, read_secret
 from fabric.live.driver import LATENESS_BOUNDS, EventHandler, NodeDriver
-from fabric.live.zmq_channel import NodeChannels
+from fabric.live.zmq_channel import Endpoints, NodeChannels, ipc_address
 from fabric.topology.spec import Topology
 from nodes.control.capture import CaptureOperation
 from nodes.control.server import ControlServer
@@ -44,6 +46,31 @@ class NodeConfig:
     journal: Path
     capture: Path | None
     mode: str
+    tcp: dict[str, Any] | None = None
+
+    def endpoints(self, plan: Plan) -> Endpoints:
+        """Which address the node binds and which neighbours it connects to."""
+        peers = sorted({link.sink for link in plan.links_from(self.node)})
+        binds = any(self._binds(peer) for peer in peers)
+        connects = [peer for peer in peers if not self._binds(peer)]
+        if self.tcp is not None:
+            addresses = self.tcp["addresses"]
+            return Endpoints(self.tcp["bind"] if binds else None, {peer: addresses[peer] for peer in connects})
+        own = ipc_address(self.directory, self.node) if binds else None
+        return Endpoints(own, {peer: ipc_address(self.directory, peer) for peer in connects})
+
+    def credentials(self) -> Credentials | None:
+        """The CURVE keys for tcp://; UsageError for a key file that is not in order."""
+        if self.tcp is None:
+            return None
+        return Credentials(read_secret(Path(self.tcp["secret_key"])), self.tcp["public_keys"])
+
+    def _binds(self, peer: str) -> bool:
+        """Of two neighbours the network switch binds; of two of a kind the first by name."""
+        network_switches = self.topology.network_switches
+        if (self.node in network_switches) != (peer in network_switches):
+            return self.node in network_switches
+        return self.node < peer
 
     @classmethod
     def read(cls, path: Path) -> "NodeConfig":
@@ -60,6 +87,7 @@ class NodeConfig:
             Path(data["journal"]),
             Path(capture) if capture else None,
             data["mode"],
+            data.get("tcp"),
         )
 
 
@@ -80,7 +108,7 @@ class NodeDaemon:
         self.plan = Plan(config.topology)
         self._journal_file = config.journal.open("a", buffering=1)
         self.journal = LineJournal(self._journal_file.write)
-        self.channels = NodeChannels(config.node, config.directory)
+        self.channels = NodeChannels(config.node, config.endpoints(self.plan), config.credentials())
         self.driver: NodeDriver
         self._capture_file: Any = None
         self._launcher_gone = False
@@ -89,22 +117,10 @@ class NodeDaemon:
         """The driver, with this node's outgoing links and channels."""
         config, plan = self.config, self.plan
         outgoing = [(link, plan.link_model(link, config.seed)) for link in plan.links_from(config.node)]
-        peers = sorted({link.sink for link in plan.links_from(config.node)})
-        if any(self._binds(peer) for peer in peers):
-            self.channels.bind()
-        for peer in peers:
-            if not self._binds(peer):
-                self.channels.connect(peer)
         incoming = plan.links_to(config.node)
-        self.driver = NodeDriver(engine, outgoing, incoming, self.channels, on_event)
+        boot_id = int.from_bytes(os.urandom(8), "big")
+        self.driver = NodeDriver(engine, outgoing, incoming, self.channels, on_event, boot_id)
         return self.driver
-
-    def _binds(self, peer: str) -> bool:
-        """Of two neighbours the network switch binds; of two of a kind the first by name."""
-        network_switches, node = self.config.topology.network_switches, self.config.node
-        if (node in network_switches) != (peer in network_switches):
-            return node in network_switches
-        return node < peer
 
     async def run(
         self,
@@ -124,6 +140,7 @@ class NodeDaemon:
                 nursery.start_soon(self._end_on_signal, nursery.cancel_scope)
                 if arguments.lifeline_fd is not None:
                     nursery.start_soon(self._end_with, arguments.lifeline_fd, nursery.cancel_scope)
+                await self.driver.ready.wait()
                 os.write(arguments.ready_fd, b"ready\n")
                 os.close(arguments.ready_fd)
         finally:
@@ -140,6 +157,9 @@ class NodeDaemon:
             "links": {name: repr(model.statistics()) for name, model in driver.links().items()},
             "lateness_us": dict(zip(map(str, LATENESS_BOUNDS), driver.lateness, strict=True)),
             "lost_outside_model": driver.lost,
+            "neighbours": driver.neighbours(),
+            "messages_refused": self.channels.refused,
+            "handshakes_refused": self.channels.handshakes_refused,
             "taps": len(driver.taps.statistics()),
         }
 

@@ -4,6 +4,10 @@ A frame arrives with its due instant and waits in the due queue; the engine sees
 order of (due, link, sequence), so the time that Python and zmq take does not add up over hops. Instants given to the
 engine never go back. What the engine sends passes its link's model at once and leaves, with a due instant of its own,
 in one envelope per neighbour and turn. There is no task and no log line per frame.
+
+Neighbours hear a heartbeat every HEARTBEAT_INTERVAL on every link. The node is ``ready`` when it has heard all of
+its neighbours; one that is not heard for SILENT_AFTER is reported as silent, and one that comes back with another boot
+id as restarted: its envelopes count from zero again.
 """
 
 import heapq
@@ -25,6 +29,8 @@ from fabric.units import MICROSECOND, SECOND, Duration, Instant
 T = TypeVar("T")
 FRAMES_PER_TURN = 512
 AHEAD_MAX: Duration = 60 * SECOND
+HEARTBEAT_INTERVAL: Duration = SECOND
+SILENT_AFTER: Duration = 5 * SECOND
 LATENESS_BOUNDS = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000, 1_000_000_000)
 """Upper bounds of the lateness histogram, in microseconds."""
 
@@ -36,6 +42,15 @@ class _Outgoing:
         self.link, self.model = link, model
         self.batch: list[tuple[int, bytes]] = []
         self.number = 0
+
+
+class _Neighbour:
+    """What is known of a node at the other end of a link."""
+
+    def __init__(self) -> None:
+        self.heard_at: Instant | None = None
+        self.boot_id: int | None = None
+        self.restarts = 0
 
 
 class EventHandler(Protocol):
@@ -54,8 +69,11 @@ class NodeDriver:
         incoming: list[DirectedLink],
         channels: NodeChannels,
         on_event: EventHandler,
+        boot_id: int = 0,
     ) -> None:
         self.engine = engine
+        self.ready = trio.Event()
+        """Set once every neighbour has been heard."""
         self.channels = channels
         self.taps = TapSet()
         self.lateness = [0] * len(LATENESS_BOUNDS)
@@ -65,6 +83,9 @@ class NodeDriver:
         self._incoming = {link.index: link for link in incoming}
         self._expected = {link.index: 0 for link in incoming}
         self._on_event = on_event
+        self._boot_id = boot_id
+        self._neighbours = {link.source: _Neighbour() for link in incoming}
+        self._heartbeat_at: Instant = 0
         self._due: list[tuple[Instant, int, int, bytes]] = []
         self._sequence = 0
         self._now: Instant = 0
@@ -94,8 +115,18 @@ class NodeDriver:
         """The outgoing links by name."""
         return {str(out.link.name): out.model for out in self._outgoing.values()}
 
+    def neighbours(self) -> dict[str, dict[str, object]]:
+        """Name -> state (``unheard``, ``up``, ``silent``) and how often it was restarted."""
+        now = time.monotonic_ns()
+        return {
+            name: {"state": _state(neighbour, now), "restarts": neighbour.restarts}
+            for name, neighbour in self._neighbours.items()
+        }
+
     async def run(self) -> None:
         """Until cancelled."""
+        if not self._neighbours:
+            self.ready.set()
         async with trio.open_nursery() as nursery:
             for fd in self.channels.file_descriptors():
                 nursery.start_soon(self._watch, fd)
@@ -130,14 +161,16 @@ class NodeDriver:
         arrived, more = self.channels.drain()
         for peer, data in arrived:
             self._receive(peer, data)
-        more = self._process(time.monotonic_ns()) or more
+        now = time.monotonic_ns()
+        more = self._process(now) or more
         self._flush()
+        if now >= self._heartbeat_at:
+            self._send_heartbeats(now)
         if more or self.channels.has_input():
             return True
         head = self._due[0][0] if self._due else None
         deadline = self.engine.poll_timeout()
-        wanted = [instant for instant in (head, deadline) if instant is not None]
-        self._timer.arm(min(wanted) if wanted else None)
+        self._timer.arm(min(instant for instant in (head, deadline, self._heartbeat_at) if instant is not None))
         return False
 
     def _receive(self, peer: str, data: bytes) -> None:
@@ -150,12 +183,39 @@ class NodeDriver:
         if link is None or link.source != peer:
             self.lost += 1
             return
+        self._hear(peer, found.boot_id)
         self.lost += max(0, found.number - self._expected[found.link])
+        if found.kind == envelope.HEARTBEAT:
+            self._expected[found.link] = max(self._expected[found.link], found.number)
+            return
         self._expected[found.link] = found.number + 1
         latest = time.monotonic_ns() + AHEAD_MAX
         for due, frame in found.frames:
             self._sequence += 1
             heapq.heappush(self._due, (min(due, latest), found.link, self._sequence, frame))
+
+    def _hear(self, peer: str, boot_id: int) -> None:
+        """The neighbour is there; if it was not before, tell it that we are."""
+        neighbour = self._neighbours[peer]
+        neighbour.heard_at = time.monotonic_ns()
+        if neighbour.boot_id == boot_id:
+            return
+        if neighbour.boot_id is not None:
+            neighbour.restarts += 1
+        neighbour.boot_id = boot_id
+        for link in self._incoming.values():
+            if link.source == peer:
+                self._expected[link.index] = 0
+        self._heartbeat_at = 0
+        if all(each.boot_id is not None for each in self._neighbours.values()):
+            self.ready.set()
+
+    def _send_heartbeats(self, now: Instant) -> None:
+        self._heartbeat_at = now + HEARTBEAT_INTERVAL
+        for out in self._outgoing.values():
+            if self.channels.can_reach(out.link.sink):
+                data = envelope.encode_heartbeat(out.link.index, self._boot_id, out.number)
+                self.channels.send(out.link.sink, data)
 
     def _process(self, until: Instant) -> bool:
         """Frames and timeouts due by ``until``, in order; true if work is left."""
@@ -206,7 +266,7 @@ class NodeDriver:
     def _flush(self) -> None:
         for out in self._outgoing.values():
             if out.batch:
-                data = envelope.encode(out.link.index, out.number, out.batch)
+                data = envelope.encode(out.link.index, self._boot_id, out.number, out.batch)
                 out.number += 1
                 if not self.channels.send(out.link.sink, data):
                     self.lost += len(out.batch)
@@ -218,3 +278,9 @@ class NodeDriver:
             if late <= bound:
                 self.lateness[index] += 1
                 return
+
+
+def _state(neighbour: _Neighbour, now: Instant) -> str:
+    if neighbour.heard_at is None:
+        return "unheard"
+    return "up" if now - neighbour.heard_at < SILENT_AFTER else "silent"

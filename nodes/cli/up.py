@@ -21,6 +21,13 @@ from nodes.lab.topology_files import find_topology
 @click.argument("topology")
 @click.option("--engine", type=click.Choice(["process"]), default="process", show_default=True)
 @click.option("-d", "--detach", is_flag=True, help="Leave the lab running and return.")
+@click.option(
+    "--transport",
+    type=click.Choice(["ipc", "tcp"]),
+    default="ipc",
+    show_default=True,
+    help="Channels between nodes; tcp is authenticated and encrypted with CURVE.",
+)
 @click.option("--name", help="Name of the lab; the topology's name unless given.")
 @click.option("--seed", type=int, help="Seed of the links' draws; the topology's unless given.")
 @click.option("--mode", type=click.Choice(["suspend", "local"]), default="suspend", show_default=True)
@@ -31,6 +38,7 @@ def command(
     topology: str,
     engine: str,
     detach: bool,
+    transport: str,
     name: str | None,
     seed: int | None,
     mode: str,
@@ -54,6 +62,7 @@ def command(
         mode=mode,
         capture=capture,
         detached=detach,
+        transport=transport,
     )
     ended = _Signals()
     began = time.monotonic()

@@ -96,6 +96,7 @@ def clean_up_after_launcher(directory: Path, node: str, run_id: str) -> None:
 
     A node that was killed leaves its configuration; then the rest stays for ``sanloom down``.
     """
+    (directory / f"{node}.key").unlink(missing_ok=True)
     (directory / f"{node}.config").unlink(missing_ok=True)
     if any(directory.glob("*.config")):
         return

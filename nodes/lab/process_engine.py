@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from fabric.assembly import Plan
 from fabric.errors import EnvironmentLacks, SanloomError, UsageError
+from fabric.live.curve import new_keys, write_secret
 from fabric.topology.spec import Topology
 from nodes.control import client
 from nodes.lab import leftovers, records, results
@@ -26,6 +27,7 @@ from nodes.lab.records import LabRecord, NodeRecord
 from provider.ipc import ENVIRONMENT_AGENT
 
 READY_SECONDS = 20.0
+TCP_PORT = 4793
 _CONFIG = "{}.config"
 
 
@@ -42,11 +44,14 @@ class Lab:
         seed: int | None = None,
         capture: bool = False,
         detached: bool = False,
+        transport: str = "ipc",
     ) -> None:
         self.topology = topology
         self.run_directory = run_directory
         self._seed = topology.seed if seed is None else seed
         self._mode = mode
+        self._transport = transport
+        self._tcp: dict[str, dict[str, Any]] = {}
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
         self._lifeline: int | None = None
         own = os.getpid()
@@ -87,6 +92,8 @@ class Lab:
         ready: dict[int, str] = {}
         try:
             self.run_directory.mkdir(parents=True, exist_ok=True)
+            if self._transport == "tcp":
+                self._tcp = _tcp_settings([*self.topology.network_switches, *self.topology.hosts], self.directory)
             if not self.record.detached:
                 lifeline, self._lifeline = os.pipe()
             for name in [*self.topology.network_switches, *self.topology.hosts]:
@@ -170,6 +177,7 @@ class Lab:
             "journal": str(self.run_directory / f"{name}.jsonl"),
             "capture": str(self.run_directory / f"{name}.pcapng") if self.record.capture else None,
             "mode": self._mode,
+            "tcp": self._tcp.get(name),
         }
 
     def _await_ready(self, ready: dict[int, str]) -> None:
@@ -185,6 +193,27 @@ class Lab:
                     log = (self.run_directory / f"{name}.log").read_text(errors="replace").strip()
                     last = log.splitlines()[-1] if log else "it wrote nothing to its log"
                     raise SanloomError(f"node {name} ended at its start: {last}")
+
+
+def _tcp_settings(nodes: list[str], directory: Path) -> dict[str, dict[str, Any]]:
+    """Keys and addresses for channels over tcp:// on this machine: a loopback address per node, chosen at random."""
+    keys = {name: new_keys() for name in nodes}
+    net = 1 + secrets.randbelow(250)
+    addresses = {
+        name: f"tcp://127.{net}.{number >> 8}.{number & 255}:{TCP_PORT}" for number, name in enumerate(nodes, 1)
+    }
+    public = {name: pair.public for name, pair in keys.items()}
+    settings = {}
+    for name, pair in keys.items():
+        secret = directory / f"{name}.key"
+        write_secret(pair, secret)
+        settings[name] = {
+            "bind": addresses[name],
+            "addresses": addresses,
+            "secret_key": str(secret),
+            "public_keys": public,
+        }
+    return settings
 
 
 def environment_on(record: LabRecord, host: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from nodes.control import client as client_module
 from nodes.lab import leftovers, records
 from tests.support.labs import (
     ECHO_CLIENT,
@@ -176,3 +177,29 @@ def test_bad_usage_is_told_with_status_2(arguments, expected, tmp_path):
 def test_down_without_a_lab_is_no_mistake():
     done = sanloom("down")
     assert (done.returncode, done.stdout) == (0, "no lab is running\n")
+
+
+def test_a_lab_over_tcp_with_curve_works_and_listens_only_on_loopback(fast, tmp_path, runtime):
+    assert sanloom("up", fast, "-d", "--transport", "tcp", "--out", str(tmp_path / "runs")).returncode == 0
+    ids = run_ids(runtime)
+    (record,) = records.running()
+    try:
+        with echo_server("fast") as server:
+            client = sanloom("exec", "client", "--", "python", "-c", ECHO_CLIENT)
+            assert (client.returncode, client.stdout) == (0, "True\n"), client.stderr
+            assert server.wait(20) == 0
+        secrets = list((runtime / "sanloom" / "fast").glob("*.key"))
+        assert [path.stat().st_mode & 0o777 for path in secrets] == [0o600] * 3
+        listening = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True, check=True).stdout
+        ours = [line.split()[1] for line in listening.splitlines() if line.split()[1].endswith(":12B9")]
+        assert ours
+        assert all(address[6:8] == "7F" for address in ours)
+        statistics = client_module.ask(record.control_path("s1"), "statistics")
+        assert statistics["handshakes_refused"] == 0
+        assert {name: peer["state"] for name, peer in statistics["neighbours"].items()} == {
+            "client": "up",
+            "server": "up",
+        }
+    finally:
+        assert sanloom("down").returncode == 0
+    assert_nothing_left(runtime, ids)
