@@ -139,7 +139,10 @@ class ChannelAdapter:
 
     def post_receive(self, qpn: Qpn, request: ReceiveWorkRequest, now: Instant) -> None:
         """Post a receive on a queue pair."""
-        self._queue_pairs[qpn].post_receive(request, now)
+        queue_pair = self._queue_pairs[qpn]
+        queue_pair.post_receive(request, now)
+        if queue_pair.state is QpState.ERR:
+            self._touch(queue_pair)  # it was flushed at once
 
     def send_datagram(self, remote_ip: bytes, payload: bytes, now: Instant) -> None:
         """A management datagram from queue pair 1 to queue pair 1; silently dropped for an address off the fabric."""

@@ -21,6 +21,7 @@ from nodes.lab.results import new_run_directory
 from nodes.lab.topology_files import find_topology
 
 SIZE = 32 << 20
+SETTLE = 5.0
 TIMEOUT = 110
 
 
@@ -51,6 +52,7 @@ def command(
         started = time.monotonic()
         reports = _transfer(lab, source, run / "received.bin", mode)
         took = time.monotonic() - started
+        _await_disconnection(lab)
         statistics = {node: lab.ask(node, "statistics") for node in ("client", "s1", "server")}
     result = _result(reports, statistics, run, mode, took)
     (run / "result.json").write_text(json.dumps(result, indent=2))
@@ -93,6 +95,13 @@ def _transfer(lab: Lab, source: Path, received: Path, mode: str) -> list[dict[st
             process.wait()
     lines = [*output.splitlines(), first, *rest.splitlines()]
     return sorted((json.loads(line) for line in lines if line.strip()), key=lambda report: int(report["at"]))
+
+
+def _await_disconnection(lab: Lab) -> None:
+    """Until the connection has been taken down on both sides, so that the capture shows it; at most SETTLE seconds."""
+    deadline = time.monotonic() + SETTLE
+    while time.monotonic() < deadline and any(lab.ask(host, "ps")["sockets"] for host in ("client", "server")):
+        time.sleep(0.005)
 
 
 def _result(

@@ -349,9 +349,10 @@ class Connections:
         """Close the companion socket; what the session received stays readable while descriptors are left."""
         pump, socket.pump = socket.pump, None
         if pump is not None:
+            table = pump.table
             pump.release(self._core.now)
             for descriptor in socket.descriptors:
-                if descriptor.san == pump.san and descriptor.owner.table is pump.table:
+                if descriptor.san == pump.san and descriptor.owner.table is table:
                     descriptor.san = None
 
     def _replay_options(self, descriptor: Descriptor, now: Instant) -> None:

@@ -167,3 +167,17 @@ def test_to_oneself_is_allowed(pair):
     peer, source = pair
     source.run("old, c = c, socket.fromshare(c.share(os.getpid())); old.close(); c.settimeout(20)")
     works(peer, source)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_lost_connection_under_two_descriptors_is_closed_once(pair, puppets, mode):
+    peer, source = pair
+    target = puppets("server")
+    hand_over(source, target, mode)
+    peer.kill()
+    with pytest.raises(PuppetError) as reset:
+        target.run("c.recv(1)")
+    assert "ConnectionResetError" in reset.value.kinds
+    target.kill()
+    source.run("c.close()")
+    source.run("socket.socket().close()")  # the agent lives
