@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,22 +129,24 @@ class NodeDaemon:
         describe: Callable[[], dict[str, Any]],
     ) -> None:
         """Serve until told to end."""
-        try:
-            async with trio.open_nursery() as nursery:
-                for service in services:
-                    await service(nursery)
-                if self.config.capture is not None:
-                    self._start_capture(nursery, self.config.capture)
-                await nursery.start(self._control(describe).serve)
-                nursery.start_soon(self.driver.run)
-                nursery.start_soon(self._end_on_signal, nursery.cancel_scope)
-                if arguments.lifeline_fd is not None:
-                    nursery.start_soon(self._end_with, arguments.lifeline_fd, nursery.cancel_scope)
-                await self.driver.ready.wait()
-                os.write(arguments.ready_fd, b"ready\n")
-                os.close(arguments.ready_fd)
-        finally:
-            self._finish()
+        # The receiver outlives the nursery: a second signal must not cut the orderly end short.
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            try:
+                async with trio.open_nursery() as nursery:
+                    for service in services:
+                        await service(nursery)
+                    if self.config.capture is not None:
+                        self._start_capture(nursery, self.config.capture)
+                    await nursery.start(self._control(describe).serve)
+                    nursery.start_soon(self.driver.run)
+                    nursery.start_soon(self._end_on_signal, signals, nursery.cancel_scope)
+                    if arguments.lifeline_fd is not None:
+                        nursery.start_soon(self._end_with, arguments.lifeline_fd, nursery.cancel_scope)
+                    await self.driver.ready.wait()
+                    os.write(arguments.ready_fd, b"ready\n")
+                    os.close(arguments.ready_fd)
+            finally:
+                self._finish()
 
     def statistics(self) -> dict[str, Any]:
         """Counters of this node."""
@@ -202,11 +204,10 @@ class NodeDaemon:
 
         nursery.start_soon(write)
 
-    async def _end_on_signal(self, scope: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                scope.cancel()
-                return
+    async def _end_on_signal(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for _ in signals:
+            scope.cancel()
+            return
 
     async def _end_with(self, fd: int, scope: trio.CancelScope) -> None:
         await trio.lowlevel.wait_readable(fd)

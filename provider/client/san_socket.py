@@ -32,6 +32,8 @@ class SanSocket(stdlib.socket):
     _agent: Agent
     _s: int
     _readers: "weakref.WeakSet[io.BufferedReader]"
+    _connected = False
+    """Known to have been connected; until then the agent is asked before bytes move."""
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:  # noqa: A002
         if fileno is not None:
@@ -51,7 +53,9 @@ class SanSocket(stdlib.socket):
         """WSPSocket with a special WSAPROTOCOL_INFOW."""
         found = agent()
         result, fd = found.call_fd("WSPSocket", info=ipc.to_text(info))
-        return cls._wrap(found, int(result["s"]), fd)
+        made = cls._wrap(found, int(result["s"]), fd)
+        made._connected = True
+        return made
 
     @classmethod
     def _wrap(cls, found: Agent, s: int, fd: int) -> "SanSocket":
@@ -128,7 +132,7 @@ class SanSocket(stdlib.socket):
         while True:
             if timeout != 0:
                 self._wait(select.POLLIN, None if deadline is None else max(0.0, deadline - time.monotonic()))
-            with contextlib.suppress(BlockingIOError, TimeoutError):
+            with contextlib.suppress(BlockingIOError, TimeoutError, ConnectionResetError):  # the agent says what it is
                 stdlib.socket.recv(self, 1, stdlib.MSG_DONTWAIT)  # claim one of the connections that wait
             try:
                 result, fd = self._agent.call_fd("WSPAccept", s=self._s)
@@ -137,6 +141,7 @@ class SanSocket(stdlib.socket):
                     raise
                 continue  # another thread was quicker
             accepted = type(self)._wrap(self._agent, int(result["s"]), fd)
+            accepted._connected = True
             if stdlib.getdefaulttimeout() is None and timeout is not None:
                 accepted.setblocking(True)
             return accepted, (result["peer"][0], result["peer"][1])
@@ -284,6 +289,7 @@ class SanSocket(stdlib.socket):
             raise TimeoutError("timed out")
 
     def _receive(self, operation: Callable[[], T], size: int) -> T:
+        self._require_connection()
         while True:
             self._require_own()
             try:
@@ -298,6 +304,7 @@ class SanSocket(stdlib.socket):
                 return result
 
     def _transmit(self, operation: Callable[[], int]) -> int:
+        self._require_connection()
         while True:
             self._require_own()
             try:
@@ -309,6 +316,17 @@ class SanSocket(stdlib.socket):
                 if status["state"] in ("connected", "connecting"):
                     raise
                 raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected") from None
+
+    def _require_connection(self) -> None:
+        """A socket that was never connected says so instead of waiting for ever."""
+        if self._connected:
+            return
+        status = self._call("status")
+        if status["state"] == "connected":
+            self._connected = True
+        elif status["state"] != "connecting":
+            error = WsaErrno(status["error"]) if status["error"] else WsaErrno.WSAENOTCONN
+            raise WsaError(error, "the socket is not connected")
 
     def _require_own(self) -> None:
         if self._pid != os.getpid():
