@@ -8,6 +8,7 @@ address), secret_key (a file), public_keys (node -> key)}. The process writes ``
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -143,7 +144,8 @@ class NodeDaemon:
                     if arguments.lifeline_fd is not None:
                         nursery.start_soon(self._end_with, arguments.lifeline_fd, nursery.cancel_scope)
                     await self.driver.ready.wait()
-                    os.write(arguments.ready_fd, b"ready\n")
+                    with contextlib.suppress(BrokenPipeError):  # whoever started us may not care
+                        os.write(arguments.ready_fd, b"ready\n")
                     os.close(arguments.ready_fd)
             finally:
                 self._finish()

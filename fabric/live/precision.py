@@ -8,8 +8,8 @@ from fabric.live.timer import Timer
 from fabric.units import MILLISECOND, Duration
 
 
-def measure_timer(rounds: int, wait: Duration = MILLISECOND) -> tuple[Duration, Duration]:
-    """How late a timerfd rings that is armed ``wait`` ns ahead: (p50, p99) in ns. OSError if there is no timerfd."""
+def timer_errors(rounds: int, wait: Duration) -> list[Duration]:
+    """How late (ns) a timerfd rings that is armed ``wait`` ns ahead, ``rounds`` times. OSError if there is none."""
     timer = Timer()
     try:
         poller = select.poll()
@@ -21,7 +21,12 @@ def measure_timer(rounds: int, wait: Duration = MILLISECOND) -> tuple[Duration, 
             poller.poll()
             late.append(time.monotonic_ns() - due)
             timer.acknowledge()
+        return late
     finally:
         os.close(timer.fd)
-    late.sort()
+
+
+def measure_timer(rounds: int, wait: Duration = MILLISECOND) -> tuple[Duration, Duration]:
+    """(p50, p99) of ``timer_errors``."""
+    late = sorted(timer_errors(rounds, wait))
     return late[len(late) // 2], late[min(len(late) - 1, len(late) * 99 // 100)]

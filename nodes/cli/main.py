@@ -18,6 +18,7 @@ COMMANDS = {
     "logs": ("nodes.cli.logs", "Print the logs or journals of a lab's nodes."),
     "exec": ("nodes.cli.exec_on_host", "Run a command on a host."),
     "capture": ("nodes.cli.capture", "Capture frames of a running lab, live."),
+    "bench": ("nodes.cli.bench", "Measure ratios against baselines of the same run."),
     "doctor": ("nodes.cli.doctor", "Say what this machine can do."),
 }
 """Command -> module with a click command named ``command``, and its line in the help."""

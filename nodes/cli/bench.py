@@ -1,0 +1,95 @@
+"""``sanloom bench``: measured ratios of one run."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+
+import click
+
+from nodes.bench.figures import Figure
+from nodes.cli.options_and_tables import json_option, table
+
+
+def _forwarding(quick: bool) -> list[Figure]:
+    from nodes.bench import forwarding
+
+    return forwarding.measure(seconds=0.4 if quick else 1.0, rounds=1 if quick else 3)
+
+
+def _goodput(quick: bool) -> list[Figure]:
+    from nodes.bench import goodput
+
+    return goodput.measure(size=(8 if quick else 32) << 20, rounds=1 if quick else 3)
+
+
+def _delay(quick: bool) -> list[Figure]:
+    from nodes.bench import delay
+
+    return delay.measure(frames=30 if quick else 100, rounds=1 if quick else 3)
+
+
+def _handoff(quick: bool) -> list[Figure]:
+    from nodes.bench import handoff
+
+    return handoff.measure(rounds=30 if quick else 100)
+
+
+def _simulator(quick: bool) -> list[Figure]:
+    from nodes.bench import simulator
+
+    return simulator.measure(size=(2 if quick else 8) << 20, rounds=1 if quick else 3)
+
+
+MEASUREMENTS: dict[str, Callable[[bool], list[Figure]]] = {
+    "forwarding": _forwarding,
+    "goodput": _goodput,
+    "delay": _delay,
+    "handoff": _handoff,
+    "simulator": _simulator,
+}
+
+
+@click.command()
+@click.option("--only", type=click.Choice(list(MEASUREMENTS)), multiple=True, help="Just this; may be repeated.")
+@click.option("--quick", is_flag=True, help="Fewer and shorter rounds: rough figures in some seconds.")
+@json_option
+def command(only: tuple[str, ...], quick: bool, as_json: bool) -> int:
+    """Measure this machine. Exit status 1 if a floor is missed.
+
+    Every ratio is ours divided by a baseline that was measured in the same run, in turns.
+    """
+    figures: list[Figure] = []
+    for name in only or MEASUREMENTS:
+        if sys.stderr.isatty():
+            click.echo(f"measuring {name} ...", err=True)
+        figures += MEASUREMENTS[name](quick)
+    if as_json:
+        machine = {"python": platform.python_version(), "system": platform.release(), "processors": os.cpu_count()}
+        click.echo(json.dumps({"machine": machine, "quick": quick, "figures": [f.to_json() for f in figures]}))
+    else:
+        click.echo(_text(figures))
+    return 1 if any(figure.holds is False for figure in figures) else 0
+
+
+def _text(figures: list[Figure]) -> str:
+    rows = []
+    for figure in figures:
+        ratio = figure.ratio
+        bound = [f">= {figure.at_least:.3g}"] if figure.at_least is not None else []
+        unit = f" {figure.unit}" if figure.judge_value else ""
+        bound += [f"<= {figure.at_most:.3g}{unit}"] if figure.at_most is not None else []
+        verdict = {None: "", True: "holds", False: "MISSED"}[figure.holds]
+        rows.append(
+            [
+                figure.name,
+                f"{figure.ours:,.4g} {figure.unit}" if figure.ours < 1000 else f"{figure.ours:,.0f} {figure.unit}",
+                None if figure.baseline is None else f"{figure.baseline:,.4g}",
+                figure.baseline_name or None,
+                None if ratio is None else f"{ratio:.3g}",
+                " and ".join(bound) or None,
+                verdict,
+            ]
+        )
+    return table(["WHAT", "OURS", "BASELINE", "OF", "RATIO", "BOUND", ""], rows)
