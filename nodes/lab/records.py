@@ -29,6 +29,8 @@ class NodeRecord:
     start_time: int
     control: str
     log: str
+    container: str = ""
+    """Its container, with the compose engine."""
 
     def alive(self) -> bool:
         """Whether this very process still runs."""

@@ -1,0 +1,105 @@
+"""What the commands do with a running lab, whichever engine runs it: dispatch by the record's ``engine``."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fabric.capture.live_stream import LiveCapture, find_capture_point, open_links, open_live_capture
+from fabric.errors import SanloomError
+from nodes.control import client
+from nodes.lab import compose_engine, process_engine
+from nodes.lab.compose_engine import ComposeLab
+from nodes.lab.process_engine import Lab
+from nodes.lab.records import LabRecord
+
+ENGINES = ("process", "compose")
+AnyLab: TypeAlias = Lab | ComposeLab
+LAB_CLASSES: dict[str, type[Lab] | type[ComposeLab]] = {"process": Lab, "compose": ComposeLab}
+
+
+def states(record: LabRecord) -> dict[str, str]:
+    """Node -> ``up``, ``starting``, ``paused``, ``ended``."""
+    if record.engine == "compose":
+        return compose_engine.states(record)
+    return {name: "up" if node.alive() else "ended" for name, node in record.nodes.items()}
+
+
+def ask(record: LabRecord, node: str, operation: str) -> dict[str, Any]:
+    """One request on a node's control socket; SanloomError if it does not answer."""
+    if record.engine == "compose":
+        return compose_engine.ask(record, node, operation)
+    return client.ask(record.control_path(node), operation)
+
+
+def exec_command(record: LabRecord, host: str, arguments: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment that run ``arguments`` on a host."""
+    if record.engine == "compose":
+        terminal = os.isatty(0) and os.isatty(1)
+        return compose_engine.exec_arguments(record, host, arguments, terminal=terminal), dict(os.environ)
+    return list(arguments), process_engine.environment_on(record, host)
+
+
+def end(record: LabRecord) -> int:
+    """End a lab and remove all of it but its results; returns how many nodes or processes were not in order."""
+    return compose_engine.end(record) if record.engine == "compose" else process_engine.end(record)
+
+
+def log_of(record: LabRecord, node: str) -> str:
+    """What a node has written so far."""
+    if record.engine == "compose":
+        return compose_engine.log_of(record, node)
+    try:
+        return Path(record.nodes[node].log).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def journal_of(record: LabRecord, node: str) -> str:
+    """A node's journal so far."""
+    if record.engine == "compose":
+        try:
+            return compose_engine.read_file(record, node, f"{node}.jsonl")
+        except SanloomError:
+            return ""
+    try:
+        return (Path(record.run_directory) / f"{node}.jsonl").read_text()
+    except OSError:
+        return ""
+
+
+class ContainerCapture(LiveCapture):
+    """A live capture that comes out of ``docker exec``."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout is not None
+        super().__init__(os.dup(process.stdout.fileno()))
+        process.stdout.close()
+        self._process = process
+
+    def close(self) -> None:
+        """End the tap: its standard input ends."""
+        super().close()
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def open_capture(record: LabRecord, where: str) -> LiveCapture:
+    """A live capture of a node or a link; raises as ``fabric.capture.live_stream.open_live_capture``."""
+    if record.engine != "compose":
+        return open_live_capture(where, record.directory)
+    nodes = {name: {"control": node.control} for name, node in record.nodes.items()}
+    point = find_capture_point(where, {"nodes": nodes, "links": record.links})
+    return ContainerCapture(compose_engine.start_capture(record, point.node, list(point.links or ())))
+
+
+def open_entries(record: LabRecord, node: str, links: list[str]) -> LiveCapture:
+    """A live capture of what enters these links at a node."""
+    if record.engine != "compose":
+        return open_links(node, links, record.directory)
+    return ContainerCapture(compose_engine.start_capture(record, node, links))
