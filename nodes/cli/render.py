@@ -17,6 +17,7 @@ from nodes.lab.topology_files import find_topology
 @click.option("--seed", type=int, help="Seed of the links' draws; the topology's unless given.")
 @click.option("--capture", is_flag=True, help="Every node records what enters its links.")
 @click.option("--build-context", metavar="PATH", help="Let compose build the image from Sanloom's sources there.")
+@click.option("--workload", is_flag=True, help="Add a file transfer with hand-overs, under the profile workload.")
 @click.option("-o", "output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of the terminal.")
 def command(
     topology: str,
@@ -25,11 +26,12 @@ def command(
     seed: int | None,
     capture: bool,
     build_context: str | None,
+    workload: bool,
     output: Path | None,
 ) -> int:
     """Translate a topology. The compose file runs with plain: docker compose up"""
     found = load(find_topology(topology))
-    text = render_compose(found, mode=mode, seed=seed, capture=capture, build_context=build_context)
+    text = render_compose(found, mode=mode, seed=seed, capture=capture, build_context=build_context, workload=workload)
     if output is None:
         click.echo(text, nl=False)
         return 0

@@ -1,7 +1,9 @@
 """A topology -> a compose file that plain ``docker compose up`` runs, without Sanloom on the machine.
 
 One service per node, and ``keys``, which runs first and once: it makes the CURVE keys, into one volume per node. All
-nodes are on one internal network; nothing is published. What is secret is in the volumes only.
+nodes are on one internal network; nothing is published. What is secret is in the volumes only. A host's runtime
+directory is a volume too, so that an application in a container of its own can use the host's agent: it mounts that
+volume and shares the host's pid namespace (by which the agent knows who asks).
 """
 
 import json
@@ -11,6 +13,9 @@ from nodes.container import USER_ID
 
 DEFAULT_IMAGE = "sanloom:0.1.0"
 MEMORY, PIDS = "512M", 512
+WORKLOAD_SIZE = 8 << 20
+_SENDER = "python -P -m nodes.apps.file_sender /tmp/file"
+_RECEIVER = "exec python -P -m nodes.apps.handoff_source {first}:7000 --out /tmp/received --patience 30"
 LABEL_LAB, LABEL_NODE, LABEL_KIND = "sanloom.lab", "sanloom.node", "sanloom.kind"
 
 
@@ -23,8 +28,13 @@ def render_compose(
     mode: str = "suspend",
     seed: int | None = None,
     capture: bool = False,
+    workload: bool = False,
 ) -> str:
-    """The text of the file. ``build_context`` is the path to Sanloom's sources, relative to the file."""
+    """The text of the file.
+
+    ``build_context`` is the path to Sanloom's sources, relative to the file. ``workload`` adds two applications under
+    the profile ``workload``: the first host sends a file to the last, where the connection is handed over and back.
+    """
     name = lab or topology.name
     nodes = [*topology.network_switches, *topology.hosts]
     lines = [
@@ -66,6 +76,7 @@ def render_compose(
         "    cap_add: [CHOWN, DAC_OVERRIDE, FOWNER]",
         '    security_opt: ["no-new-privileges:true"]',
         "    network_mode: none",
+        "    attach: false  # its end is not the end of `up --exit-code-from ...`",
         "    healthcheck: {disable: true}",
         "    environment: *environment",
         f"    labels: {{{LABEL_LAB}: {name}}}",
@@ -84,8 +95,40 @@ def render_compose(
             "      <<: *environment",
             f"      SANLOOM_NODE: {node}",
             *([f"      SANLOOM_AGENT: /run/sanloom/{node}.agent"] if kind == "host" else []),
-            f"    volumes: [keys-{node}:/var/lib/sanloom/keys:ro]",
+            "    volumes:",
+            f"      - keys-{node}:/var/lib/sanloom/keys:ro",
+            *([f"      - run-{node}:/run/sanloom"] if kind == "host" else []),
         ]
+    if workload:
+        first, *_, last = topology.hosts
+        lines += _application(
+            "sender", first, f"head -c {WORKLOAD_SIZE} /dev/urandom > /tmp/file && exec {_SENDER}", []
+        )
+        lines += _application("receiver", last, _RECEIVER.format(first=first), ["sender"])
     lines += ["", "networks:", "  fabric: {internal: true}", "", "volumes:"]
     lines += [f"  keys-{node}: {{}}" for node in nodes]
+    lines += [f"  run-{host}: {{}}" for host in topology.hosts]
     return "\n".join(lines) + "\n"
+
+
+def _application(name: str, host: str, script: str, after: list[str]) -> list[str]:
+    """A service that runs ``script`` on a host, in a container of its own."""
+    return [
+        f"  {name}:",
+        "    <<: *image",
+        "    profiles: [workload]",
+        "    init: true",
+        f"    pid: service:{host}",
+        "    network_mode: none  # it speaks to the agent only",
+        f"    attach: {'true' if after else 'false'}",
+        "    cap_drop: [ALL]",
+        '    security_opt: ["no-new-privileges:true"]',
+        "    healthcheck: {disable: true}",
+        "    environment:",
+        f"      SANLOOM_AGENT: /run/sanloom/{host}.agent",
+        f"    volumes: [run-{host}:/run/sanloom]",
+        "    depends_on:",
+        f"      {host}: {{condition: service_healthy}}",
+        *[f"      {other}: {{condition: service_started}}" for other in after],
+        f"    entrypoint: [sh, -c, {json.dumps(script)}]",
+    ]
