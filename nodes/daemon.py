@@ -183,7 +183,7 @@ class NodeDaemon:
         links = {str(link.name) for link in [*plan.links_from(node), *plan.links_to(node)]}
         return ControlServer(
             self.config.directory / f"{node}.control",
-            {"ps": lambda _: describe(), "statistics": lambda _: self.statistics()},
+            {"ps": lambda _: describe(), "statistics": lambda _: self.statistics(), "flush": lambda _: self._flush()},
             {"capture": CaptureOperation(self.driver.taps, links)},
         )
 
@@ -224,6 +224,14 @@ class NodeDaemon:
         await trio.lowlevel.wait_readable(fd)
         self._launcher_gone = True
         scope.cancel()
+
+    def _flush(self) -> dict[str, Any]:
+        """What was captured so far goes to the file, for whoever copies it while we run."""
+        if self._capture_file is not None:
+            while taken := self._tap.take(256):
+                self._stream.write_all(taken)
+            self._capture_file.flush()
+        return {}
 
     def _finish(self) -> None:
         node = self.config.node

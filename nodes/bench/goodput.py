@@ -13,7 +13,7 @@ from pathlib import Path
 from fabric.topology.yaml_model import parse
 from nodes.bench.figures import Figure, median
 from nodes.bench.forwarding import TOPOLOGY
-from nodes.lab.process_engine import Lab
+from nodes.lab.engines import LAB_CLASSES, AnyLab
 
 HOPS = 3
 _RELAY = """
@@ -59,10 +59,11 @@ with socket.create_connection((sys.argv[2], int(sys.argv[3])), timeout=60) as co
 """
 
 
-def measure(*, size: int, rounds: int) -> list[Figure]:
+def measure(*, size: int, rounds: int, engine: str = "process") -> list[Figure]:
     """A transfer of ``size`` bytes per round over the lab, and one over the chain."""
     ours, baseline = [], []
-    with tempfile.TemporaryDirectory(prefix="sl-") as name, Lab(parse(TOPOLOGY, "bench"), Path(name)) as lab:
+    topology = parse(TOPOLOGY, "bench")
+    with tempfile.TemporaryDirectory(prefix="sl-") as name, LAB_CLASSES[engine](topology, Path(name)) as lab:
         for _ in range(rounds):
             ours.append(_san(lab, size))
             baseline.append(_tcp(size))
@@ -75,13 +76,13 @@ def measure(*, size: int, rounds: int) -> list[Figure]:
     ]
 
 
-def _san(lab: Lab, size: int) -> float:
-    sink = lab.command("server", sys.executable, "-c", _SINK, "san", stdout=subprocess.PIPE)
+def _san(lab: AnyLab, size: int) -> float:
+    sink = lab.command("server", "python", "-c", _SINK, "san", stdout=subprocess.PIPE)
     with sink:
         try:
             assert sink.stdout is not None
             sink.stdout.readline()
-            source = lab.command("client", sys.executable, "-c", _SOURCE, "san", "server", "7000", str(size))
+            source = lab.command("client", "python", "-c", _SOURCE, "san", "server", "7000", str(size))
             return _finish(source, sink)
         finally:
             sink.kill()

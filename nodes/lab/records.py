@@ -29,8 +29,6 @@ class NodeRecord:
     start_time: int
     control: str
     log: str
-    container: str = ""
-    """Its container, with the compose engine."""
 
     def alive(self) -> bool:
         """Whether this very process still runs."""

@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def image():
     """The image of these sources."""
-    from nodes.lab.compose_engine import ensure_image
+    from nodes.lab.images import ensure_image
 
     return ensure_image()
 

@@ -237,6 +237,21 @@ def test_plain_docker_compose_runs_the_committed_file_with_its_workload(image, t
     assert of_project(PROJECT) == NOTHING
 
 
+def test_an_application_in_a_container_of_its_own_needs_the_pid_namespace_too(lab, image):
+    mount = ["--volume", f"{PROJECT}_run-server:/run/sanloom", "--env", "SANLOOM_AGENT=/run/sanloom/server.agent"]
+    run = ["docker", "run", "--rm", "--network", "none", *mount, "--entrypoint", "python"]
+    code = "from provider import socket; s = socket.create_server(('', 7100)); print(s.getsockname())"
+    alone = subprocess.run([*run, image, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert alone.returncode == 1
+    assert "the agent cannot see your process" in alone.stderr
+    assert "share the pid namespace" in alone.stderr
+    shared = ["--pid", f"container:{PROJECT}-server-1"]
+    together = subprocess.run(
+        [*run, *shared, image, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (together.returncode, together.stdout) == (0, "('0.0.0.0', 7100)\n"), together.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
