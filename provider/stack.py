@@ -15,7 +15,8 @@ from fabric.rc.adapter import ChannelAdapter
 from fabric.rng import stream
 from fabric.units import Instant
 from provider.handoff.registry import HandoffRegistry
-from provider.san_provider.proxy_driver import ProxyConfig, ProxyDriver
+from provider.san_provider.config import ProxyConfig
+from provider.san_provider.proxy_driver import ProxyDriver
 from provider.session.session import SessionConfig
 from provider.sockets_switch.agent_half import AgentHalf
 from provider.sockets_switch.events import SwitchEvent

@@ -11,7 +11,7 @@ from fabric.assembly import ip_bytes, mac_of
 from fabric.units import SECOND, Instant
 from nodes.agent.applications import ApplicationServer
 from nodes.daemon import NodeConfig, NodeDaemon, parse_arguments
-from provider.san_provider.proxy_driver import ProxyConfig
+from provider.san_provider.config import ProxyConfig
 from provider.stack import HostConfig, HostStack
 
 

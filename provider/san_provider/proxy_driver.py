@@ -20,7 +20,6 @@ active side         RTU                                         REP arrives: RTR
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from fabric.cm.manager import (
     ConnectFailed,
@@ -42,44 +41,11 @@ from fabric.rng import Stream
 from fabric.units import Instant
 from fabric.wire.cm import RejectReason, sdp_service_id
 from provider.errors import WsaErrno, WsaError
+from provider.san_provider.causes import errno_of, errno_of_reject
+from provider.san_provider.config import ProxyConfig
 from provider.san_provider.endpoint import Endpoint, EndpointOwner, EndpointState
+from provider.san_provider.listener import Listener, Request
 from provider.spi import Overlapped
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyConfig:
-    """How connections of this host are made; the units are InfiniBand's codes where it has them."""
-
-    path_mtu: int = 4096
-    ack_timeout: int = 15
-    """Local ACK timeout code t: 4.096 us * 2^t, here 134 ms."""
-    retry_count: int = 7
-    rnr_retry: int = 7
-    min_rnr_timer: int = 12
-    """RNR timer code: 0.64 ms."""
-    message_size: int = 32_768
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """A connection request waiting at a listener."""
-
-    comm_id: CommId
-    remote_ip: bytes
-    caller_data: bytes
-    remote_qpn: int
-    starting_psn: int
-    path_mtu: int
-
-
-@dataclass(slots=True, eq=False)
-class Listener:
-    """A port that accepts connection requests."""
-
-    port: int
-    backlog: int
-    on_request: Callable[[Instant], None]
-    requests: deque[Request] = field(default_factory=deque)
 
 
 class ProxyDriver:
@@ -314,7 +280,7 @@ class ProxyDriver:
         elif type(what) is CommunicationEstablished:
             self.manager.comm_established(endpoint.comm_id, now)
         elif type(what) is FatalError:
-            self._lose(endpoint, _errno_of(what.status), now)
+            self._lose(endpoint, errno_of(what.status), now)
 
     def _on_completion(self, endpoint: Endpoint, completion: WorkCompletion, now: Instant) -> None:
         failed = completion.status is not CompletionStatus.SUCCESS
@@ -363,7 +329,7 @@ class ProxyDriver:
                 if endpoint.owner is not None:
                     endpoint.owner.on_connected(b"", now)
         elif isinstance(event, Rejected):
-            self._fail_connect(endpoint, _errno_of_reject(event.reason), now)
+            self._fail_connect(endpoint, errno_of_reject(event.reason), now)
         elif isinstance(event, ConnectFailed):
             self._fail_connect(endpoint, WsaErrno.WSAETIMEDOUT, now)
         elif isinstance(event, Disconnected):
@@ -424,22 +390,6 @@ class ProxyDriver:
         self._endpoints.pop(endpoint.number, None)
         self._by_comm_id.pop(endpoint.comm_id, None)
         endpoint.state = EndpointState.GONE
-
-
-def _errno_of(status: CompletionStatus) -> WsaErrno:
-    """What an application hears when the transport gives up: silence is a reset, as a SAN reports it."""
-    return WsaErrno.WSAECONNABORTED if status is CompletionStatus.LOCAL_LENGTH_ERROR else WsaErrno.WSAECONNRESET
-
-
-def _errno_of_reject(reason: int) -> WsaErrno:
-    """winsock-direct.md 1.5: nobody listens -> WSAECONNRESET; the peer refused -> WSAECONNREFUSED; else
-    WSAETIMEDOUT.
-    """
-    if reason == RejectReason.INVALID_SERVICE_ID:
-        return WsaErrno.WSAECONNRESET
-    if reason in (RejectReason.CONSUMER_DEFINED, RejectReason.NO_RESOURCES):
-        return WsaErrno.WSAECONNREFUSED
-    return WsaErrno.WSAETIMEDOUT
 
 
 def _text(ip: bytes) -> str:

@@ -17,8 +17,9 @@ from provider.catalog import SAN_ENTRY
 from provider.errors import WsaErrno, WsaError
 from provider.protocol_info import WSAPROTOCOL_INFOW
 from provider.san_provider.endpoint import Endpoint
+from provider.san_provider.listener import Listener
 from provider.san_provider.parking import Parked, ParkingTable
-from provider.san_provider.proxy_driver import Listener, ProxyDriver
+from provider.san_provider.proxy_driver import ProxyDriver
 from provider.spi import (
     Address,
     CallerId,
