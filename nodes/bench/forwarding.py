@@ -22,7 +22,7 @@ from fabric.live import envelope
 from fabric.live.zmq_channel import Endpoints, NodeChannels, ipc_address
 from fabric.topology.yaml_model import parse
 from fabric.wire.fast import FrameBuilder
-from nodes.bench.figures import Figure, median
+from nodes.bench.figures import Figure, from_rounds
 from nodes.lab import leftovers
 
 SIZES = (1024, 4096)
@@ -49,16 +49,9 @@ def measure(*, seconds: float, rounds: int) -> list[Figure]:
             with _relay() as directory:
                 batched.append(_rate(directory, size, BATCH, seconds))
         for name, baseline, floor in (("message per frame", per_frame, FLOOR), ("whole envelopes", batched, None)):
-            ratios = tuple(a / b for a, b in zip(ours, baseline, strict=True))
             figures.append(
-                Figure(
-                    f"forwarding {size} B",
-                    "frames/s",
-                    median(ours),
-                    median(baseline),
-                    f"bare pyzmq relay, {name}",
-                    at_least=floor,
-                    rounds=ratios,
+                from_rounds(
+                    f"forwarding {size} B", "frames/s", ours, baseline, f"bare pyzmq relay, {name}", at_least=floor
                 )
             )
     return figures

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from fabric.topology.yaml_model import parse
-from nodes.bench.figures import Figure, median
+from nodes.bench.figures import Figure, from_rounds
 from nodes.bench.forwarding import TOPOLOGY
 from nodes.lab.process_engine import Lab
 
@@ -42,7 +42,7 @@ got, began = 0, None
 while data := connection.recv(1 << 18):
     began = began or time.monotonic()
     got += len(data)
-print(got / (time.monotonic() - began), flush=True)
+print(got / (time.monotonic() - began) / (1 << 20), flush=True)
 connection.close()
 """
 _SOURCE = """
@@ -66,13 +66,7 @@ def measure(*, size: int, rounds: int) -> list[Figure]:
         for _ in range(rounds):
             ours.append(_san(lab, size))
             baseline.append(_tcp(size))
-    ratios = tuple(a / b for a, b in zip(ours, baseline, strict=True))
-    to_mib = 1 / (1 << 20)
-    return [
-        Figure(
-            "goodput", "MiB/s", median(ours) * to_mib, median(baseline) * to_mib, "chain of TCP relays", rounds=ratios
-        )
-    ]
+    return [from_rounds("goodput", "MiB/s", ours, baseline, "chain of TCP relays")]
 
 
 def _san(lab: Lab, size: int) -> float:

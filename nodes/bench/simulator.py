@@ -25,7 +25,7 @@ SENDER, RECEIVER = ProcessInstance(1, 1), ProcessInstance(2, 1)
 def measure(*, size: int, rounds: int) -> list[Figure]:
     """A transfer of ``size`` bytes per round; frames count once per link."""
     rates = tuple(_transfer(size) for _ in range(rounds))
-    return [Figure("simulator", "frames/s", median(rates), rounds=rates)]
+    return [Figure("simulator", "frames/s", median(rates), ours_rounds=rates)]
 
 
 def _transfer(size: int) -> float:

@@ -85,6 +85,7 @@ def _text(figures: list[Figure]) -> str:
             [
                 figure.name,
                 f"{figure.ours:,.4g} {figure.unit}" if figure.ours < 1000 else f"{figure.ours:,.0f} {figure.unit}",
+                None if figure.spread is None else f"{figure.spread:.0%}",
                 None if figure.baseline is None else f"{figure.baseline:,.4g}",
                 figure.baseline_name or None,
                 None if ratio is None else f"{ratio:.3g}",
@@ -92,4 +93,4 @@ def _text(figures: list[Figure]) -> str:
                 verdict,
             ]
         )
-    return table(["WHAT", "OURS", "BASELINE", "OF", "RATIO", "BOUND", ""], rows)
+    return table(["WHAT", "OURS", "+-", "BASELINE", "OF", "RATIO", "BOUND", ""], rows)
