@@ -1,7 +1,7 @@
 """The baseline of the forwarding benchmark: a process that passes zmq messages on and does nothing else.
 
 ``python -m fabric.live.relay DIRECTORY`` binds where a network switch named s1 would, and sends what comes from
-``client`` to ``server``, message by message, until standard input ends.
+``client`` to ``server`` and the other way round, message by message, until standard input ends.
 """
 
 import sys
@@ -23,6 +23,7 @@ def main(directory: Path) -> None:
     poller = zmq.Poller()
     poller.register(router, zmq.POLLIN)
     poller.register(sys.stdin.fileno(), zmq.POLLIN)
+    other = {b"client": b"server", b"server": b"client"}
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     while True:
@@ -31,8 +32,7 @@ def main(directory: Path) -> None:
         try:
             for _ in range(1000):
                 source, message = router.recv_multipart(zmq.NOBLOCK)
-                if source == b"client":
-                    router.send_multipart([b"server", message])
+                router.send_multipart([other[source], message])
         except zmq.Again:
             pass
     router.close(0)

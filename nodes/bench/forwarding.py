@@ -44,9 +44,9 @@ def measure(*, seconds: float, rounds: int) -> list[Figure]:
         for _ in range(rounds):
             with _network_switch() as directory:
                 ours.append(_rate(directory, size, BATCH, seconds))
-            with _relay() as directory:
+            with relay() as directory:
                 per_frame.append(_rate(directory, size, 1, seconds))
-            with _relay() as directory:
+            with relay() as directory:
                 batched.append(_rate(directory, size, BATCH, seconds))
         for name, baseline, floor in (("message per frame", per_frame, FLOOR), ("whole envelopes", batched, None)):
             figures.append(
@@ -61,7 +61,7 @@ def _rate(directory: Path, size: int, batch: int, seconds: float) -> float:
     """Frames per second from the client's end to the server's."""
     plan = Plan(parse(TOPOLOGY, "bench"))
     link = next(link for link in plan.links if link.name == "client->s1")
-    frame = _frame(plan, size)
+    frame = make_frame(plan, size)
     near = {"s1": ipc_address(directory, "s1")}
     client, server = NodeChannels("client", Endpoints(None, near)), NodeChannels("server", Endpoints(None, near))
     try:
@@ -91,7 +91,8 @@ def _rate(directory: Path, size: int, batch: int, seconds: float) -> float:
         server.close()
 
 
-def _frame(plan: Plan, size: int) -> bytes:
+def make_frame(plan: Plan, size: int) -> bytes:
+    """A frame of about ``size`` bytes from the client to the server."""
     (a, a_mac), (b, b_mac) = plan.addresses().items()
     builder = FrameBuilder(
         source_mac=a_mac, destination_mac=b_mac, source_ip=a, destination_ip=b, udp_source_port=50_000
@@ -133,7 +134,8 @@ def _network_switch() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _relay() -> Iterator[Path]:
+def relay() -> Iterator[Path]:
+    """A bare relay in a directory of its own."""
     with tempfile.TemporaryDirectory(prefix="sl-") as name:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "fabric.live.relay", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -13,9 +13,10 @@ from nodes.cli.options_and_tables import json_option, table
 
 
 def _forwarding(quick: bool) -> list[Figure]:
-    from nodes.bench import forwarding
+    from nodes.bench import forwarding, live_ends
 
-    return forwarding.measure(seconds=0.4 if quick else 1.0, rounds=1 if quick else 3)
+    rounds = {"seconds": 0.3, "rounds": 2} if quick else {"seconds": 0.8, "rounds": 3}
+    return forwarding.measure(**rounds) + live_ends.measure(**rounds)
 
 
 def _goodput(quick: bool) -> list[Figure]:
