@@ -19,6 +19,7 @@ def main(directory: Path) -> None:
     for option in (zmq.SNDHWM, zmq.RCVHWM):
         router.setsockopt(option, HIGH_WATER_MARK)
     router.setsockopt(zmq.LINGER, 0)
+    router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # the next round's ends may be there before the last one's are gone
     router.bind(ipc_address(directory, "s1"))
     poller = zmq.Poller()
     poller.register(router, zmq.POLLIN)

@@ -1,8 +1,8 @@
 """A host of a measuring lab: ``python -m nodes.bench.generator``, a live node whose engine makes and counts frames.
 
-It is driven as an agent is: same driver, same channels, same link models. Beside the control socket of every node it has
-``NODE.bench`` with the operation ``burst`` {frame (hex), window, seconds}: this frame, as fast as the window lets it out, until the
-other host has acknowledged the last; {frames, ns} is the answer.
+It is driven as an agent is: same driver, same channels, same link models. Beside the control socket of every node it
+has ``NODE.bench`` with the operation ``burst`` {frame (hex), window, seconds}: this frame, as fast as the window lets
+it out, until the other host has acknowledged the last; {frames, ns} is the answer.
 """
 
 import sys

@@ -65,7 +65,7 @@ def measure(*, size: int, rounds: int) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="sl-") as name, Lab(parse(TOPOLOGY, "bench"), Path(name)) as lab:
         for _ in range(rounds):
             ours.append(_san(lab, size))
-            baseline.append(_tcp(size))
+            baseline.append(_tcp(lab, size))
     return [from_rounds("goodput", "MiB/s", ours, baseline, "chain of TCP relays")]
 
 
@@ -81,20 +81,21 @@ def _san(lab: Lab, size: int) -> float:
             sink.kill()
 
 
-def _tcp(size: int) -> float:
-    sink = subprocess.Popen([sys.executable, "-c", _SINK, "tcp"], stdout=subprocess.PIPE, text=True)
+def _tcp(lab: Lab, size: int) -> float:
+    """The chain; its processes are started as the lab's, so that nothing outlives the lab, whatever ends us."""
+    sink = lab.command("server", sys.executable, "-c", _SINK, "tcp", stdout=subprocess.PIPE)
     relays: list[subprocess.Popen[str]] = []
     try:
         assert sink.stdout is not None
         port = sink.stdout.readline().strip()
         for _ in range(HOPS):
-            relay = subprocess.Popen(
-                [sys.executable, "-c", _RELAY, port], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            relay = lab.command(
+                "server", sys.executable, "-c", _RELAY, port, stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
             relays.append(relay)
             assert relay.stdout is not None
             port = relay.stdout.readline().strip()
-        source = subprocess.Popen([sys.executable, "-c", _SOURCE, "tcp", "127.0.0.1", port, str(size)], text=True)
+        source = lab.command("client", sys.executable, "-c", _SOURCE, "tcp", "127.0.0.1", port, str(size))
         return _finish(source, sink)
     finally:
         for process in (sink, *relays):

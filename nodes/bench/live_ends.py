@@ -14,9 +14,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from fabric.assembly import Plan
+from fabric.errors import SanloomError
 from fabric.topology.yaml_model import parse
+from fabric.units import SECOND
 from nodes.bench.figures import Figure, from_rounds
 from nodes.bench.forwarding import FLOOR, SIZES, TOPOLOGY, make_frame, relay
 from nodes.control import client
@@ -60,8 +63,7 @@ def _live() -> Iterator[Callable[[str, float], float]]:
 
         def burst(frame: str, seconds: float) -> float:
             path = lab.directory / "client.bench"
-            done = client.ask(path, "burst", frame=frame, window=WINDOW, seconds=seconds)
-            return float(done["frames"]) / done["ns"] * 1e9
+            return _rate(client.ask(path, "burst", frame=frame, window=WINDOW, seconds=seconds))
 
         yield burst
 
@@ -77,11 +79,14 @@ def _bare() -> Iterator[Callable[[str, float], float]]:
             requests.write(json.dumps({"frame": frame, "window": WINDOW, "seconds": seconds}) + "\n")
             requests.flush()
             if not select.select([answers], [], [], ANSWER_SECONDS)[0]:
-                raise RuntimeError("the bare relay does not answer")
-            done = json.loads(answers.readline())
-            return float(done["frames"]) / done["ns"] * 1e9
+                raise SanloomError("the bare relay does not answer")
+            return _rate(json.loads(answers.readline()))
 
         yield burst
+
+
+def _rate(done: dict[str, Any]) -> float:
+    return int(done["frames"]) / int(done["ns"]) * SECOND
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable
 
@@ -15,32 +16,35 @@ from nodes.cli.options_and_tables import json_option, table
 def _forwarding(quick: bool) -> list[Figure]:
     from nodes.bench import forwarding, live_ends
 
-    rounds = {"seconds": 0.3, "rounds": 2} if quick else {"seconds": 0.8, "rounds": 3}
-    return forwarding.measure(**rounds) + live_ends.measure(**rounds)
+    seconds, rounds = (0.3, 2) if quick else (0.8, 3)
+    return forwarding.measure(seconds=seconds, rounds=rounds) + live_ends.measure(seconds=seconds, rounds=rounds)
 
 
 def _goodput(quick: bool) -> list[Figure]:
     from nodes.bench import goodput
 
-    return goodput.measure(size=(8 if quick else 32) << 20, rounds=1 if quick else 3)
+    return goodput.measure(size=(8 if quick else 32) << 20, rounds=2 if quick else 5)
 
 
 def _delay(quick: bool) -> list[Figure]:
     from nodes.bench import delay
 
-    return delay.measure(frames=30 if quick else 100, rounds=1 if quick else 3)
+    return delay.measure(frames=16 if quick else 64, rounds=2 if quick else 5)
 
 
 def _handoff(quick: bool) -> list[Figure]:
     from nodes.bench import handoff
 
-    return handoff.measure(rounds=30 if quick else 100)
+    return handoff.measure(rounds=20 if quick else 100)
 
 
 def _simulator(quick: bool) -> list[Figure]:
-    from nodes.bench import simulator
+    from nodes.bench import engines, simulator
 
-    return simulator.measure(size=(2 if quick else 8) << 20, rounds=1 if quick else 3)
+    rounds = 2 if quick else 5
+    return simulator.measure(size=(1 if quick else 4) << 20, rounds=rounds) + engines.measure(
+        packets=5_000 if quick else 20_000, rounds=rounds
+    )
 
 
 MEASUREMENTS: dict[str, Callable[[bool], list[Figure]]] = {
@@ -61,11 +65,17 @@ def command(only: tuple[str, ...], quick: bool, as_json: bool) -> int:
 
     Every ratio is ours divided by a baseline that was measured in the same run, in turns.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end in order, as with Ctrl-C
     figures: list[Figure] = []
-    for name in only or MEASUREMENTS:
+    for name in dict.fromkeys(only or MEASUREMENTS):
         if sys.stderr.isatty():
             click.echo(f"measuring {name} ...", err=True)
-        figures += MEASUREMENTS[name](quick)
+        try:
+            figures += MEASUREMENTS[name](quick)
+        except BaseExceptionGroup as group:
+            if group.subgroup(KeyboardInterrupt) is not None:
+                raise KeyboardInterrupt from None
+            raise
     if as_json:
         machine = {"python": platform.python_version(), "system": platform.release(), "processors": os.cpu_count()}
         click.echo(json.dumps({"machine": machine, "quick": quick, "figures": [f.to_json() for f in figures]}))
