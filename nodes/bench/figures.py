@@ -51,7 +51,10 @@ class Figure:
         """Whether the bounds hold; ``None`` if there are none."""
         if self.at_least is None and self.at_most is None:
             return None
-        judged = self.ours if self.ratio is None or self.judge_value else self.ratio
+        by_value = self.judge_value or self.baseline is None
+        judged = self.ours if by_value else self.ratio
+        if judged is None:
+            return False  # a baseline of 0: something is wrong with the run
         return (self.at_least is None or judged >= self.at_least) and (self.at_most is None or judged <= self.at_most)
 
     def to_json(self) -> dict[str, Any]:
