@@ -73,7 +73,7 @@ class Responder:
             return None
         self._nak_sent = False
         self.expected_psn = (psn + 1) & PSN_MASK
-        if opcode in (_FIRST, _MIDDLE):
+        if opcode == _FIRST or opcode == _MIDDLE:  # noqa: PLR1714 - a tuple would be built for every packet
             self._in_message = True
             self._parts.append(payload)
             self._size += size
