@@ -3,8 +3,9 @@
 The configuration is a JSON file that the launcher writes: lab, node, run_id, topology, seed, directory (of the
 sockets), journal (a file), mode; and for channels over tcp:// ``tcp``: {bind (an address), addresses (node ->
 address), secret_key (a file), public_keys (node -> key)}. The process writes ``ready`` and a newline to
-``--ready-fd`` when it serves and has heard all its neighbours; it ends on SIGTERM, on SIGINT, or when
-``--lifeline-fd`` (a pipe whose other end its launcher holds) reaches its end. It removes the files that it made.
+``--ready-fd`` (or makes the file ``--ready-file``) when it serves and has heard all its neighbours; it ends on
+SIGTERM, on SIGINT, or when ``--lifeline-fd`` (a pipe whose other end its launcher holds) reaches its end. It removes
+the files that it made.
 """
 
 import argparse
@@ -96,9 +97,19 @@ def parse_arguments(role: str) -> argparse.Namespace:
     """The command line of a node process."""
     parser = argparse.ArgumentParser(prog=f"python -m nodes.{role}")
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--ready-file", type=Path)
     parser.add_argument("--lifeline-fd", type=int)
     return parser.parse_args()
+
+
+def _tell_ready(arguments: argparse.Namespace) -> None:
+    if arguments.ready_file is not None:
+        arguments.ready_file.touch()
+    if arguments.ready_fd is not None:
+        with contextlib.suppress(BrokenPipeError):  # whoever started us may not care
+            os.write(arguments.ready_fd, b"ready\n")
+        os.close(arguments.ready_fd)
 
 
 class NodeDaemon:
@@ -144,9 +155,7 @@ class NodeDaemon:
                     if arguments.lifeline_fd is not None:
                         nursery.start_soon(self._end_with, arguments.lifeline_fd, nursery.cancel_scope)
                     await self.driver.ready.wait()
-                    with contextlib.suppress(BrokenPipeError):  # whoever started us may not care
-                        os.write(arguments.ready_fd, b"ready\n")
-                    os.close(arguments.ready_fd)
+                    _tell_ready(arguments)
             finally:
                 self._finish()
 
@@ -174,7 +183,7 @@ class NodeDaemon:
         links = {str(link.name) for link in [*plan.links_from(node), *plan.links_to(node)]}
         return ControlServer(
             self.config.directory / f"{node}.control",
-            {"ps": lambda _: describe(), "statistics": lambda _: self.statistics()},
+            {"ps": lambda _: describe(), "statistics": lambda _: self.statistics(), "flush": lambda _: self._flush()},
             {"capture": CaptureOperation(self.driver.taps, links)},
         )
 
@@ -215,6 +224,14 @@ class NodeDaemon:
         await trio.lowlevel.wait_readable(fd)
         self._launcher_gone = True
         scope.cancel()
+
+    def _flush(self) -> dict[str, Any]:
+        """What was captured so far goes to the file, for whoever copies it while we run."""
+        if self._capture_file is not None:
+            while taken := self._tap.take(256):
+                self._stream.write_all(taken)
+            self._capture_file.flush()
+        return {}
 
     def _finish(self) -> None:
         node = self.config.node

@@ -5,6 +5,7 @@ into bytes, descriptors and replies. The operations are listed in ``docs/ipc.md`
 """
 
 import array
+import contextlib
 import os
 import socket
 import stat
@@ -30,6 +31,7 @@ from provider.stack import HostStack
 T = TypeVar("T")
 CONNECTIONS_MAX = 1024
 CONNECTIONS_PER_PROCESS = 256
+REFUSAL_SECONDS = 2.0
 DUPLICATE_TIMEOUT = 15.0
 """Seconds; the switch gives up on a peer earlier (its suspend deadline)."""
 
@@ -108,7 +110,11 @@ class ApplicationServer:
         with connection:
             try:
                 peer = identify(connection)  # type: ignore[arg-type]
-            except NoSuchProcess:
+            except NoSuchProcess as error:
+                self.refused += 1
+                with contextlib.suppress(OSError), trio.move_on_after(REFUSAL_SECONDS):
+                    await connection.recv(ipc.PACKET_MAX)  # closing over an unread request would reset our answer
+                    await connection.send(ipc.encode({"id": 0, "error": _invisible(error)}))
                 return
             count = self._connections.get(peer.process, 0)
             allowed = peer.uid in (0, os.getuid()) and count < CONNECTIONS_PER_PROCESS
@@ -347,3 +353,11 @@ class ApplicationServer:
             "returned": self.channels.has_returned(descriptor.s),
             "epoch": self._half.core.registry.epoch(socket_.number),
         }
+
+
+def _invisible(error: NoSuchProcess) -> dict[str, Any]:
+    """What a process is told that the kernel cannot name to us: it runs in another pid namespace, or has ended."""
+    text = (
+        f"the agent cannot see your process ({error}); in containers, share the pid namespace of the host's container"
+    )
+    return {"wsa": int(WsaErrno.WSAENETDOWN), "text": text}

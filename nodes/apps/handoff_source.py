@@ -12,6 +12,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,18 @@ def read_exactly(connection: SanSocket, count: int) -> bytes:
             raise EOFError("the stream ended early")
         data += part
     return data
+
+
+def connect(address: tuple[str, int], timeout: float, patience: float) -> SanSocket:
+    """Connect; while nobody listens there, try again for ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return socket.create_connection(address, timeout=timeout)
+        except ConnectionRefusedError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
 
 
 class Worker:
@@ -95,13 +108,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--mode", choices=["suspend", "local"], default=None)
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for every wait")
+    parser.add_argument(
+        "--patience", type=float, default=0.0, help="seconds to wait for a sender that does not listen yet"
+    )
     options = parser.parse_args()
     host, _, port = options.address.rpartition(":")
     options.out.touch()
     mode = [] if options.mode is None else ["--mode", options.mode]
     worker = Worker("--out", str(options.out), "--timeout", str(options.timeout), *mode)
     with step(ROLE, 1):
-        original = socket.create_connection((host, int(port)), timeout=options.timeout)
+        original = connect((host, int(port)), options.timeout, options.patience)
     size = int.from_bytes(read_exactly(original, 8), "big")
     first, middle = size // 3, size // 3
     copy(original, options.out, 0, first)

@@ -13,7 +13,7 @@ from pathlib import Path
 from fabric.topology.yaml_model import parse
 from nodes.bench.figures import Figure, from_rounds
 from nodes.bench.forwarding import TOPOLOGY
-from nodes.lab.process_engine import Lab
+from nodes.lab.engines import LAB_CLASSES, AnyLab
 
 HOPS = 3
 _RELAY = """
@@ -30,11 +30,12 @@ async def main():
 trio.run(main)
 """
 _SINK = """
-import sys, time
+import os, sys, threading, time
 if sys.argv[1] == "san":
     from provider import socket
 else:
     import socket
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
 with socket.create_server(("" if sys.argv[1] == "san" else "127.0.0.1", 7000 if sys.argv[1] == "san" else 0)) as server:
     print(server.getsockname()[1], flush=True)
     connection, _ = server.accept()
@@ -59,48 +60,53 @@ with socket.create_connection((sys.argv[2], int(sys.argv[3])), timeout=60) as co
 """
 
 
-def measure(*, size: int, rounds: int) -> list[Figure]:
+def measure(*, size: int, rounds: int, engine: str = "process") -> list[Figure]:
     """A transfer of ``size`` bytes per round over the lab, and one over the chain."""
     ours, baseline = [], []
-    with tempfile.TemporaryDirectory(prefix="sl-") as name, Lab(parse(TOPOLOGY, "bench"), Path(name)) as lab:
+    topology = parse(TOPOLOGY, "bench")
+    with tempfile.TemporaryDirectory(prefix="sl-") as name, LAB_CLASSES[engine](topology, Path(name)) as lab:
         for _ in range(rounds):
             ours.append(_san(lab, size))
-            baseline.append(_tcp(lab, size))
+            baseline.append(_tcp(size))
     return [from_rounds("goodput", "MiB/s", ours, baseline, "chain of TCP relays")]
 
 
-def _san(lab: Lab, size: int) -> float:
-    sink = lab.command("server", sys.executable, "-c", _SINK, "san", stdout=subprocess.PIPE)
+def _san(lab: AnyLab, size: int) -> float:
+    sink = lab.command("server", "python", "-c", _SINK, "san", stdout=subprocess.PIPE)
     with sink:
         try:
             assert sink.stdout is not None
             sink.stdout.readline()
-            source = lab.command("client", sys.executable, "-c", _SOURCE, "san", "server", "7000", str(size))
+            source = lab.command("client", "python", "-c", _SOURCE, "san", "server", "7000", str(size))
             return _finish(source, sink)
         finally:
             sink.kill()
 
 
-def _tcp(lab: Lab, size: int) -> float:
-    """The chain; its processes are started as the lab's, so that nothing outlives the lab, whatever ends us."""
-    sink = lab.command("server", sys.executable, "-c", _SINK, "tcp", stdout=subprocess.PIPE)
+def _tcp(size: int) -> float:
+    """The chain, on this machine; its sink and relays end with their standard input, whatever ends us."""
+    sink = _piped(_SINK, "tcp")
     relays: list[subprocess.Popen[str]] = []
     try:
         assert sink.stdout is not None
         port = sink.stdout.readline().strip()
         for _ in range(HOPS):
-            relay = lab.command(
-                "server", sys.executable, "-c", _RELAY, port, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+            relay = _piped(_RELAY, port)
             relays.append(relay)
             assert relay.stdout is not None
             port = relay.stdout.readline().strip()
-        source = lab.command("client", sys.executable, "-c", _SOURCE, "tcp", "127.0.0.1", port, str(size))
+        source = subprocess.Popen([sys.executable, "-c", _SOURCE, "tcp", "127.0.0.1", port, str(size)], text=True)
         return _finish(source, sink)
     finally:
         for process in (sink, *relays):
             process.kill()
             process.communicate()
+
+
+def _piped(program: str, argument: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", program, argument], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def _finish(source: "subprocess.Popen[str]", sink: "subprocess.Popen[str]") -> float:

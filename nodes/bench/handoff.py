@@ -9,7 +9,6 @@ alike. ``idle``: nothing but one byte per round waits to be read;
 import json
 import math
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from fabric.topology.yaml_model import parse
 from fabric.units import MILLISECOND
 from nodes.bench.figures import Figure, from_samples
 from nodes.bench.forwarding import TOPOLOGY
-from nodes.lab.process_engine import Lab
+from nodes.lab.engines import LAB_CLASSES
 
 CEILING_MS = 20.0
 BLOCKS = 4
@@ -95,12 +94,12 @@ else:
 """
 
 
-def measure(*, rounds: int) -> list[Figure]:
+def measure(*, rounds: int, engine: str = "process") -> list[Figure]:
     """``rounds`` hand-overs per mode and load."""
     figures = []
     for load, text in (("idle", TOPOLOGY), ("loaded", LOADED)):
         for mode in ("local", "suspend"):
-            samples = _run(text, load, mode, rounds)
+            samples = _run(text, load, mode, rounds, engine)
             for key, what in (("first", "to the descriptor"), ("byte", "to the first byte")):
                 for share, name in ((0.5, "p50"), (0.99, "p99")):
                     judged = (mode, name, key) == ("local", "p50", "first")
@@ -125,16 +124,15 @@ def _blocks(samples: list[int]) -> list[list[float]]:
     return [[at / MILLISECOND for at in samples[start : start + size]] for start in range(0, len(samples), size)]
 
 
-def _run(text: str, load: str, mode: str, rounds: int) -> dict[str, list[int]]:
-    with tempfile.TemporaryDirectory(prefix="sl-") as name, Lab(parse(text, "bench"), Path(name)) as lab:
-        peer = lab.command("client", sys.executable, "-c", _PEER, load, str(2 * rounds), stdout=subprocess.PIPE)
+def _run(text: str, load: str, mode: str, rounds: int, engine: str) -> dict[str, list[int]]:
+    topology = parse(text, "bench")
+    with tempfile.TemporaryDirectory(prefix="sl-") as name, LAB_CLASSES[engine](topology, Path(name)) as lab:
+        peer = lab.command("client", "python", "-c", _PEER, load, str(2 * rounds), stdout=subprocess.PIPE)
         with peer:
             try:
                 assert peer.stdout is not None
                 peer.stdout.readline()
-                pair = lab.command(
-                    "server", sys.executable, "-c", _PAIR, load, mode, str(rounds), stdout=subprocess.PIPE
-                )
+                pair = lab.command("server", "python", "-c", _PAIR, load, mode, str(rounds), stdout=subprocess.PIPE)
                 with pair:
                     try:
                         output, _ = pair.communicate(timeout=120)

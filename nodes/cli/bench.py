@@ -11,43 +11,44 @@ import click
 
 from nodes.bench.figures import Figure
 from nodes.cli.options_and_tables import json_option, table
+from nodes.lab.engines import ENGINES
 
 
-def _forwarding(quick: bool) -> list[Figure]:
+def _forwarding(quick: bool, _engine: str) -> list[Figure]:
     from nodes.bench import forwarding, live_ends
 
     seconds, rounds = (0.3, 2) if quick else (0.8, 3)
     return forwarding.measure(seconds=seconds, rounds=rounds) + live_ends.measure(seconds=seconds, rounds=rounds)
 
 
-def _goodput(quick: bool) -> list[Figure]:
+def _goodput(quick: bool, engine: str) -> list[Figure]:
     from nodes.bench import goodput
 
-    return goodput.measure(size=(8 if quick else 32) << 20, rounds=2 if quick else 5)
+    return goodput.measure(size=(8 if quick else 32) << 20, rounds=2 if quick else 5, engine=engine)
 
 
-def _delay(quick: bool) -> list[Figure]:
+def _delay(quick: bool, _engine: str) -> list[Figure]:
     from nodes.bench import delay
 
     return delay.measure(frames=16 if quick else 64, rounds=2 if quick else 5)
 
 
-def _handoff(quick: bool) -> list[Figure]:
+def _handoff(quick: bool, engine: str) -> list[Figure]:
     from nodes.bench import handoff
 
-    return handoff.measure(rounds=20 if quick else 100)
+    return handoff.measure(rounds=20 if quick else 100, engine=engine)
 
 
-def _simulator(quick: bool) -> list[Figure]:
-    from nodes.bench import engines, simulator
+def _simulator(quick: bool, _engine: str) -> list[Figure]:
+    from nodes.bench import reliable_connection, simulator
 
     rounds = 2 if quick else 5
-    return simulator.measure(size=(1 if quick else 4) << 20, rounds=rounds) + engines.measure(
+    return simulator.measure(size=(1 if quick else 4) << 20, rounds=rounds) + reliable_connection.measure(
         packets=5_000 if quick else 20_000, rounds=rounds
     )
 
 
-MEASUREMENTS: dict[str, Callable[[bool], list[Figure]]] = {
+MEASUREMENTS: dict[str, Callable[[bool, str], list[Figure]]] = {
     "forwarding": _forwarding,
     "goodput": _goodput,
     "delay": _delay,
@@ -58,9 +59,16 @@ MEASUREMENTS: dict[str, Callable[[bool], list[Figure]]] = {
 
 @click.command()
 @click.option("--only", type=click.Choice(list(MEASUREMENTS)), multiple=True, help="Just this; may be repeated.")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="process",
+    show_default=True,
+    help="For goodput and handoff, which run in a lab; the others measure single processes of this machine.",
+)
 @click.option("--quick", is_flag=True, help="Fewer and shorter rounds: rough figures in some seconds.")
 @json_option
-def command(only: tuple[str, ...], quick: bool, as_json: bool) -> int:
+def command(only: tuple[str, ...], engine: str, quick: bool, as_json: bool) -> int:
     """Measure this machine. Exit status 1 if a floor is missed.
 
     Every ratio is ours divided by a baseline that was measured in the same run, in turns.
@@ -71,14 +79,18 @@ def command(only: tuple[str, ...], quick: bool, as_json: bool) -> int:
         if sys.stderr.isatty():
             click.echo(f"measuring {name} ...", err=True)
         try:
-            figures += MEASUREMENTS[name](quick)
+            figures += MEASUREMENTS[name](quick, engine)
         except BaseExceptionGroup as group:
             if group.subgroup(KeyboardInterrupt) is not None:
                 raise KeyboardInterrupt from None
             raise
     if as_json:
         machine = {"python": platform.python_version(), "system": platform.release(), "processors": os.cpu_count()}
-        click.echo(json.dumps({"machine": machine, "quick": quick, "figures": [f.to_json() for f in figures]}))
+        click.echo(
+            json.dumps(
+                {"machine": machine, "engine": engine, "quick": quick, "figures": [f.to_json() for f in figures]}
+            )
+        )
     else:
         click.echo(_text(figures))
     return 1 if any(figure.holds is False for figure in figures) else 0

@@ -12,12 +12,13 @@ from typing import BinaryIO
 
 import click
 
-from fabric.capture.live_stream import LiveCapture, open_links, open_live_capture
+from fabric.capture.live_stream import LiveCapture
 from fabric.capture.merge import LiveMerge
 from fabric.errors import UsageError
 from fabric.wire.pcapng import MalformedCapture
 from nodes.cli.options_and_tables import lab_option
 from nodes.lab import records
+from nodes.lab.engines import open_capture, open_entries
 
 ADVANCE_SECONDS = 0.1
 READ_AT_ONCE = 1 << 18
@@ -60,12 +61,12 @@ def _open(lab: records.LabRecord, places: tuple[str, ...]) -> list[LiveCapture]:
     opened: list[LiveCapture] = []
     try:
         if places:
-            opened.extend(open_live_capture(place, lab.directory) for place in dict.fromkeys(places))
+            opened.extend(open_capture(lab, place) for place in dict.fromkeys(places))
         else:
             for node in lab.nodes:
                 links = [link["name"] for link in lab.links if link["source"] == node]
                 if links:
-                    opened.append(open_links(node, links, lab.directory))
+                    opened.append(open_entries(lab, node, links))
     except BaseException:
         for capture in opened:
             capture.close()

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from fabric.topology.spec import LinkSpec, Topology
 from fabric.topology.yaml_model import load
 from fabric.units import MILLISECOND, format_size, parse_duration, parse_ratio
 from nodes.apps.steps import TITLES
-from nodes.lab.process_engine import Lab
+from nodes.lab.engines import ENGINES, LAB_CLASSES, AnyLab
 from nodes.lab.results import new_run_directory
 from nodes.lab.topology_files import find_topology
 
@@ -26,6 +25,7 @@ TIMEOUT = 110
 
 
 @click.command()
+@click.option("--engine", type=click.Choice(ENGINES), default="process", show_default=True)
 @click.option("--mode", type=click.Choice(["suspend", "local"]), default="suspend", show_default=True)
 @click.option("--file", "source", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Send this file.")
 @click.option("--loss", help="Loss of every link in each direction, for example 2%.")
@@ -34,6 +34,7 @@ TIMEOUT = 110
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
 def command(
+    engine: str,
     mode: str,
     source: Path | None,
     loss: str | None,
@@ -44,11 +45,12 @@ def command(
 ) -> int:
     """Move 32 MiB from client to server over slow and lossy links and hand the connection over in mid-transfer."""
     topology = _with_settings(load(find_topology("pair")), loss, latency)
+    out.mkdir(parents=True, exist_ok=True)
     run = new_run_directory(out, "demo")
     if source is None:
         source = run / "sent.bin"
         source.write_bytes(os.urandom(SIZE))
-    with Lab(topology, run, mode=mode, seed=seed, capture=True) as lab:
+    with LAB_CLASSES[engine](topology, run, mode=mode, seed=seed, capture=True) as lab:
         started = time.monotonic()
         reports = _transfer(lab, source, run / "received.bin", mode)
         took = time.monotonic() - started
@@ -78,14 +80,15 @@ def _with_settings(topology: Topology, loss: str | None, latency: str | None) ->
     return dataclasses.replace(topology, links=links)
 
 
-def _transfer(lab: Lab, source: Path, received: Path, mode: str) -> list[dict[str, Any]]:
+def _transfer(lab: AnyLab, source: Path, received: Path, mode: str) -> list[dict[str, Any]]:
     """Run the two applications; their reports, in the order of time."""
-    python = sys.executable
-    sender = lab.command("client", python, "-m", "nodes.apps.file_sender", str(source), stdout=subprocess.PIPE)
+    run = ["python", "-P", "-m"]
+    sent = lab.place("client", source)
+    sender = lab.command("client", *run, "nodes.apps.file_sender", sent, stdout=subprocess.PIPE)
     assert sender.stdout is not None
     first = sender.stdout.readline()
-    arguments = ["client:7000", "--out", str(received), "--mode", mode]
-    receiver = lab.command("server", python, "-m", "nodes.apps.handoff_source", *arguments, stdout=subprocess.PIPE)
+    arguments = ["client:7000", "--out", lab.inside(received), "--mode", mode]
+    receiver = lab.command("server", *run, "nodes.apps.handoff_source", *arguments, stdout=subprocess.PIPE)
     try:
         output, _ = receiver.communicate(timeout=TIMEOUT)
         rest, _ = sender.communicate(timeout=TIMEOUT)
@@ -93,11 +96,12 @@ def _transfer(lab: Lab, source: Path, received: Path, mode: str) -> list[dict[st
         for process in (receiver, sender):
             process.kill()
             process.wait()
+    lab.fetch("server", lab.inside(received), received)
     lines = [*output.splitlines(), first, *rest.splitlines()]
     return sorted((json.loads(line) for line in lines if line.strip()), key=lambda report: int(report["at"]))
 
 
-def _await_disconnection(lab: Lab) -> None:
+def _await_disconnection(lab: AnyLab) -> None:
     """Until the connection has been taken down on both sides, so that the capture shows it; at most SETTLE seconds."""
     deadline = time.monotonic() + SETTLE
     while time.monotonic() < deadline and any(lab.ask(host, "ps")["sockets"] for host in ("client", "server")):

@@ -8,7 +8,7 @@ import click
 from fabric.errors import UsageError
 from nodes.cli.options_and_tables import json_option, lab_option
 from nodes.lab import leftovers, records
-from nodes.lab.process_engine import end
+from nodes.lab.engines import end
 
 
 @click.command()

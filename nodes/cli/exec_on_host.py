@@ -7,7 +7,7 @@ import click
 from fabric.errors import UsageError
 from nodes.cli.options_and_tables import lab_option
 from nodes.lab import records
-from nodes.lab.process_engine import environment_on
+from nodes.lab.engines import exec_command
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -23,8 +23,8 @@ def command(lab_name: str | None, host: str, arguments: tuple[str, ...]) -> int:
         arguments = arguments[1:]
     if not arguments:
         raise UsageError("exec: which command? For example: sanloom exec client -- python app.py")
-    environment = environment_on(records.find(lab_name), host)
+    command_line, environment = exec_command(records.find(lab_name), host, arguments)
     try:
-        os.execvpe(arguments[0], arguments, environment)
+        os.execvpe(command_line[0], command_line, environment)
     except OSError as error:
-        raise UsageError(f"exec: {arguments[0]}: {error.strerror}") from None
+        raise UsageError(f"exec: {command_line[0]}: {error.strerror}") from None

@@ -2,14 +2,15 @@
 
 import json
 import time
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import click
 
-from fabric.errors import UsageError
 from nodes.cli.options_and_tables import lab_option
 from nodes.lab import records
+from nodes.lab.engines import journal_of, log_of, states
 
 POLL_SECONDS = 0.2
 
@@ -26,11 +27,10 @@ def command(nodes: tuple[str, ...], lab_name: str | None, follow: bool, journal:
     for node in nodes:
         lab.control_path(node)
     names = list(nodes) or list(lab.nodes)
-    run = Path(lab.run_directory)
-    sources = {name: run / f"{name}.jsonl" if journal else Path(lab.nodes[name].log) for name in names}
-    followers = [_Follower(name, path) for name, path in sources.items()]
+    read = journal_of if journal else log_of
+    followers = [_Follower(name, partial(read, lab, name)) for name in names]
     while True:
-        alive = follow and lab.alive()
+        alive = follow and any(state != "ended" for state in states(lab).values())
         found = [(name, line) for follower in followers for name, line in follower.lines(last=not alive)]
         if journal:
             found.sort(key=lambda entry: _at(entry[1]))
@@ -42,25 +42,17 @@ def command(nodes: tuple[str, ...], lab_name: str | None, follow: bool, journal:
 
 
 class _Follower:
-    """Whole lines of a growing file."""
+    """Whole lines of a growing text."""
 
-    def __init__(self, name: str, path: Path) -> None:
-        self._name, self._path = name, path
-        self._file: IO[bytes] | None = None
-        self._rest = b""
+    def __init__(self, name: str, read: Callable[[], str]) -> None:
+        self._name, self._read = name, read
+        self._told = 0
 
     def lines(self, *, last: bool) -> list[tuple[str, str]]:
-        if self._file is None:
-            try:
-                self._file = self._path.open("rb")
-            except FileNotFoundError:
-                return []
-            except OSError as error:
-                raise UsageError(f"{self._path}: cannot be read: {error.strerror}") from None
-        *whole, self._rest = (self._rest + self._file.read()).split(b"\n")
-        if last and self._rest:
-            whole, self._rest = [*whole, self._rest], b""
-        return [(self._name, line.decode(errors="replace")) for line in whole]
+        text = self._read()
+        end = len(text) if last else text.rfind("\n") + 1
+        new, self._told = text[self._told : end], max(self._told, end)
+        return [(self._name, line) for line in new.splitlines()]
 
 
 def _at(line: str) -> int:

@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": ("nodes.cli.demo", "Move a file, hand the live connection over and back, show what happened."),
     "validate": ("nodes.cli.validate", "Check topology files."),
     "schema": ("nodes.cli.schema", "Print the JSON Schema of topology files."),
+    "render": ("nodes.cli.render", "Translate a topology into a compose file."),
     "up": ("nodes.cli.up", "Start a lab."),
     "down": ("nodes.cli.down", "End a lab."),
     "ps": ("nodes.cli.ps", "Show nodes, processes and connections."),

@@ -1,14 +1,14 @@
 """``sanloom ps``: nodes of the running labs, processes on their hosts, connections with their owners."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
 
 from fabric.errors import SanloomError
 from nodes.cli.options_and_tables import json_option, lab_option, table
-from nodes.control import client
-from nodes.lab import records
+from nodes.lab import engines, records
 
 
 @click.command()
@@ -31,16 +31,21 @@ def command(lab_name: str | None, as_json: bool) -> int:
 
 
 def _describe(lab: records.LabRecord) -> dict[str, Any]:
-    nodes = []
-    for name, node in lab.nodes.items():
-        entry: dict[str, Any] = {"node": name, "kind": node.kind, "pid": node.pid, "state": "ended"}
-        if node.alive():
-            try:
-                entry |= client.ask(lab.control_path(name), "ps") | {"state": "up", "kind": node.kind}
-            except SanloomError as error:
-                entry |= {"state": "not answering", "error": str(error)}
-        nodes.append(entry)
+    states = engines.states(lab)
+    with ThreadPoolExecutor(8) as pool:
+        nodes = list(pool.map(lambda name: _describe_node(lab, name, states[name]), lab.nodes))
     return {"lab": lab.name, "engine": lab.engine, "run": lab.run_directory, "detached": lab.detached, "nodes": nodes}
+
+
+def _describe_node(lab: records.LabRecord, name: str, state: str) -> dict[str, Any]:
+    node = lab.nodes[name]
+    entry: dict[str, Any] = {"node": name, "kind": node.kind, "pid": node.pid or None, "state": state}
+    if state == "up":
+        try:
+            entry |= engines.ask(lab, name, "ps") | {"kind": node.kind}
+        except SanloomError as error:
+            entry |= {"state": "not answering", "error": str(error)}
+    return entry
 
 
 def _text(lab: dict[str, Any]) -> str:

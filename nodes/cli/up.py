@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,21 +13,21 @@ from fabric.errors import UsageError
 from fabric.topology.spec import Topology
 from fabric.topology.yaml_model import NAME, load
 from nodes.cli.options_and_tables import json_option
-from nodes.lab.process_engine import Lab
+from nodes.lab.engines import ENGINES, LAB_CLASSES, AnyLab
 from nodes.lab.results import new_run_directory
 from nodes.lab.topology_files import find_topology
 
 
 @click.command()
 @click.argument("topology")
-@click.option("--engine", type=click.Choice(["process"]), default="process", show_default=True)
+@click.option("--engine", type=click.Choice(ENGINES), default="process", show_default=True)
 @click.option("-d", "--detach", is_flag=True, help="Leave the lab running and return.")
 @click.option(
     "--transport",
     type=click.Choice(["ipc", "tcp"]),
     default="ipc",
     show_default=True,
-    help="Channels between nodes; tcp is authenticated and encrypted with CURVE.",
+    help="Channels between processes; tcp has CURVE, as containers always have.",
 )
 @click.option("--name", help="Name of the lab; the topology's name unless given.")
 @click.option("--seed", type=int, help="Seed of the links' draws; the topology's unless given.")
@@ -54,7 +55,8 @@ def command(
     lab_name = name or found.name
     if not NAME.match(lab_name):
         raise UsageError(f"--name: {lab_name!r} is no name: a lower-case letter, then letters, digits and hyphens")
-    lab = Lab(
+    options: dict[str, Any] = {"transport": transport} if engine == "process" else {}
+    lab = LAB_CLASSES[engine](
         found,
         new_run_directory(out, lab_name),
         name=lab_name,
@@ -62,7 +64,7 @@ def command(
         mode=mode,
         capture=capture,
         detached=detach,
-        transport=transport,
+        **options,
     )
     ended = _Signals()
     began = time.monotonic()
@@ -118,7 +120,7 @@ def _remove_if_empty(run: Path) -> None:
             latest.unlink()
 
 
-def _json(lab: Lab) -> str:
+def _json(lab: AnyLab) -> str:
     record = lab.record
     return json.dumps(
         {
@@ -131,7 +133,7 @@ def _json(lab: Lab) -> str:
     )
 
 
-def _text(lab: Lab, topology: Topology, took: float) -> str:
+def _text(lab: AnyLab, topology: Topology, took: float) -> str:
     hosts = ", ".join(f"{host.name} ({host.ip})" for host in topology.hosts.values())
     some = next(iter(topology.hosts))
     return "\n".join(

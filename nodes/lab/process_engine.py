@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -89,7 +90,7 @@ class Lab:
         UsageError if a lab of this name runs already, EnvironmentLacks or SanloomError if a node does not come up;
         then nothing of the lab is left.
         """
-        self.record.directory = str(_new_lab_directory(self.record.name))
+        self.record.directory = str(new_lab_directory(self.record.name, end))
         self.record.write()
         lifeline: int | None = None
         ready: dict[int, str] = {}
@@ -117,6 +118,17 @@ class Lab:
     def ask(self, node: str, operation: str) -> dict[str, Any]:
         """One request on a node's control socket."""
         return client.ask(self.record.control_path(node), operation)
+
+    def place(self, host: str, path: Path) -> str:
+        """Hosts see the files of this machine as they are."""
+        return str(path)
+
+    def fetch(self, host: str, inside: str, path: Path) -> None:
+        """Nothing to do: see ``place``."""
+
+    def inside(self, path: Path) -> str:
+        """See ``place``."""
+        return str(path)
 
     def stop(self) -> None:
         """End every process of this run, remove its sockets, join its results; safe to call again."""
@@ -254,7 +266,7 @@ def end(record: LabRecord) -> int:
     return killed
 
 
-def _new_lab_directory(name: str) -> Path:
+def new_lab_directory(name: str, end_dead: Callable[[LabRecord], object]) -> Path:
     """Make the lab's directory; what a dead lab of the same name left is removed first."""
     path = records.labs_directory() / name
     for _ in range(2):
@@ -269,7 +281,7 @@ def _new_lab_directory(name: str) -> Path:
             raise UsageError(
                 f"a lab named {name!r} is being started or broke down; remove it with: sanloom down --lab {name}"
             ) from None
-        if found.alive():
+        if found.alive() or found.engine != "process":
             raise UsageError(f"a lab named {name!r} is running already; end it with: sanloom down --lab {name}")
-        end(found)
+        end_dead(found)
     raise UsageError(f"somebody else is starting a lab named {name!r}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.bench import delay, engines, forwarding, goodput, handoff, live_ends, simulator
+from nodes.bench import delay, forwarding, goodput, handoff, live_ends, reliable_connection, simulator
 from tests.support.labs import assert_nothing_left, sanloom, wait_until
 
 pytestmark = pytest.mark.live
@@ -67,7 +67,7 @@ def test_simulator_and_the_command(runtime):
 
 
 def test_the_reliable_connection_alone():
-    figures = engines.measure(packets=200, rounds=1)
+    figures = reliable_connection.measure(packets=200, rounds=1)
     assert [figure.name for figure in figures] == ["reliable connection, 1024 B", "reliable connection, 4096 B"]
     assert all(figure.ours > 0 for figure in figures)
 
@@ -76,7 +76,7 @@ MISSES = """
 import sys
 from nodes.bench.figures import Figure
 from nodes.cli import bench, main
-bench.MEASUREMENTS["simulator"] = lambda quick: [Figure("x", "u", 1, 2, at_least=0.6)]
+bench.MEASUREMENTS["simulator"] = lambda quick, engine: [Figure("x", "u", 1, 2, at_least=0.6)]
 sys.argv = ["sanloom", "bench", "--only", "simulator"]
 sys.exit(main.main())
 """

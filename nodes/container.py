@@ -1,0 +1,115 @@
+"""What a container of the image runs: ``python -m nodes.container host|network-switch|keys``.
+
+``host`` and ``network-switch`` write the node's configuration from the environment (see ``docker/README.md``) and
+become the node. ``keys`` makes CURVE keys for all nodes, once, into ``/keys/NODE`` (one volume each): the node's own
+secret key, readable by the node's user only, and everybody's public key. Keys that are there already are kept, so
+that a lab can be started again.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from fabric.errors import SanloomError, UsageError
+from fabric.live.curve import new_keys, read_secret, write_secret
+
+ROLES = {"host": "agent", "network-switch": "netswitch"}
+RUNTIME, DATA, KEYS = Path("/run/sanloom"), Path("/var/lib/sanloom/run"), Path("/var/lib/sanloom/keys")
+READY = RUNTIME / "ready"
+KEY_VOLUMES = Path("/keys")
+SECRET, PUBLIC = "secret.key", "public.json"
+PORT = 4793
+USER_ID = 10001
+
+
+def main() -> int:
+    """Entry point; status 2 for a wrong environment."""
+    role = sys.argv[1] if len(sys.argv) > 1 else ""
+    try:
+        if role == "keys":
+            make_keys(KEY_VOLUMES, sorted(_topology_nodes()))
+            return 0
+        if role not in ROLES:
+            raise UsageError(f"{role!r} is no role; it is one of keys, {', '.join(ROLES)}")
+        become_node(role)
+    except SanloomError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def make_keys(volumes: Path, nodes: list[str]) -> None:
+    """Keys for ``nodes``, each in its own folder of ``volumes``."""
+    public = {}
+    for node in nodes:
+        path = volumes / node / SECRET
+        if not path.exists():
+            write_secret(new_keys(), path)
+        public[node] = read_secret(path).public
+        _give_to_node(path)
+    for node in nodes:
+        path = volumes / node / PUBLIC
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(public))
+        temporary.replace(path)
+        _give_to_node(path)
+        _give_to_node(volumes / node)
+
+
+def become_node(role: str) -> NoReturn:
+    """Write the configuration and run the node in our place."""
+    node, name = _variable("SANLOOM_NODE"), _variable("SANLOOM_LAB")
+    topology = json.loads(_variable("SANLOOM_TOPOLOGY"))
+    nodes = [*topology["hosts"], *topology["network_switches"]]
+    if node not in nodes:
+        raise UsageError(f"SANLOOM_NODE: the topology has no node {node!r}; it has {', '.join(nodes)}")
+    try:
+        public = json.loads((KEYS / PUBLIC).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{KEYS / PUBLIC}: no keys ({error}); run the role keys first") from None
+    config = {
+        "lab": name,
+        "node": node,
+        "run_id": name,
+        "topology": topology,
+        "seed": int(os.environ.get("SANLOOM_SEED") or topology["seed"]),
+        "directory": str(RUNTIME),
+        "journal": str(DATA / f"{node}.jsonl"),
+        "capture": str(DATA / f"{node}.pcapng") if os.environ.get("SANLOOM_CAPTURE") == "1" else None,
+        "mode": os.environ.get("SANLOOM_MODE") or "suspend",
+        "tcp": {
+            "bind": f"tcp://*:{PORT}",
+            "addresses": {other: f"tcp://{other}:{PORT}" for other in nodes},
+            "secret_key": str(KEYS / SECRET),
+            "public_keys": public,
+        },
+    }
+    for leftover in RUNTIME.iterdir():  # of a life before a restart
+        leftover.unlink()
+    path = RUNTIME / f"{node}.config"
+    path.write_text(json.dumps(config))
+    module = f"nodes.{ROLES[role]}"
+    arguments = [sys.executable, "-P", "-m", module, "--config", str(path), "--ready-file", str(READY)]
+    os.execv(sys.executable, arguments)
+
+
+def _topology_nodes() -> list[str]:
+    topology = json.loads(_variable("SANLOOM_TOPOLOGY"))
+    return [*topology["hosts"], *topology["network_switches"]]
+
+
+def _variable(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise UsageError(f"{name} is not set in the environment; sanloom render writes it")
+    return value
+
+
+def _give_to_node(path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, USER_ID, USER_ID)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

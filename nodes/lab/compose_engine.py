@@ -1,0 +1,91 @@
+"""The compose engine: every node of the lab is a container, and Docker Compose starts and stops them.
+
+The lab's record names the compose project; containers are found by its label, so whatever the launcher or a node did,
+``end`` removes exactly what this project made. Control sockets are reached through ``docker exec``: nothing is
+published.
+"""
+
+import contextlib
+from pathlib import Path
+
+from fabric.errors import SanloomError
+from nodes.lab import leftovers, results
+from nodes.lab.compose_file import render_compose
+from nodes.lab.container_lab import READY_SECONDS, ContainerLab, container_of, fetch_results, project
+from nodes.lab.docker_cli import containers, docker
+from nodes.lab.records import LabRecord
+
+STOP_SECONDS = 60.0
+FILE = "compose.yaml"
+
+
+class ComposeLab(ContainerLab):
+    """A lab that Docker Compose runs."""
+
+    engine = "compose"
+
+    def stop(self) -> None:
+        """End the lab and join its results; safe to call again."""
+        if self.record.directory:
+            end(self.record)
+
+    def states(self) -> dict[str, str]:
+        """By the engine's word."""
+        return states(self.record)
+
+    def _check_engine(self) -> None:
+        docker("compose", "version")
+
+    def _launch(self, image: str, directory: Path) -> None:
+        text = render_compose(
+            self.topology,
+            lab=self.record.name,
+            image=image,
+            mode=self._mode,
+            seed=self._seed,
+            capture=self.record.capture,
+        )
+        (directory / FILE).write_text(text)
+        _compose(self.record, "up", "--detach", "--no-build", "--quiet-pull", timeout=READY_SECONDS)
+
+
+def states(record: LabRecord) -> dict[str, str]:
+    """Node -> ``up``, ``starting``, ``paused`` or ``ended``."""
+    found = containers(project(record))
+    shown = {}
+    for node in record.nodes:
+        state = found.get(node, {}).get("State", {})
+        if state.get("Paused"):
+            shown[node] = "paused"
+        elif not state.get("Running"):
+            shown[node] = "ended"
+        else:
+            shown[node] = "up" if state.get("Health", {}).get("Status") == "healthy" else "starting"
+    return shown
+
+
+def end(record: LabRecord) -> int:
+    """Stop the nodes in order, fetch their results, and remove all that the project made. Safe to call again.
+
+    Returns how many nodes had ended before.
+    """
+    found = states(record)
+    paused = [container_of(record, node) for node, state in found.items() if state == "paused"]
+    if paused:
+        docker("unpause", *paused)
+    with contextlib.suppress(SanloomError):
+        _compose(record, "stop", "--timeout", "10", timeout=STOP_SECONDS)
+    run = Path(record.run_directory)
+    if run.is_dir():
+        for node in record.nodes:
+            fetch_results(record, node, run)
+    _compose(record, "down", "--volumes", "--remove-orphans", "--timeout", "5", timeout=STOP_SECONDS)
+    leftovers.remove_directory(Path(record.directory))
+    if run.is_dir():
+        results.join(run, list(record.nodes))
+    return sum(state == "ended" for state in found.values())
+
+
+def _compose(record: LabRecord, *arguments: str, timeout: float) -> None:
+    file = Path(record.directory) / FILE
+    docker("compose", "--project-name", project(record), "--file", str(file), *arguments, timeout=timeout)
