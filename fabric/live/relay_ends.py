@@ -7,6 +7,7 @@ acknowledged, and the time to the last acknowledgement. Both end with their stan
 """
 
 import json
+import select
 import sys
 import time
 from pathlib import Path
@@ -43,6 +44,7 @@ def sink(dealer: "zmq.Socket[bytes]") -> None:
 def source(dealer: "zmq.Socket[bytes]") -> None:
     """One burst per line of standard input."""
     while not dealer.poll(20):
+        _end_if_abandoned()
         dealer.send(HELLO)  # lost until all three are connected
     for line in sys.stdin:
         request = json.loads(line)
@@ -61,8 +63,18 @@ def _burst(dealer: "zmq.Socket[bytes]", frame: bytes, window: int, until: int) -
             sent += 1
         if acknowledged == sent:
             return sent
-        if dealer.recv() == ACKNOWLEDGEMENT:
+        if not dealer.poll(100):
+            _end_if_abandoned()
+        elif dealer.recv() == ACKNOWLEDGEMENT:
             acknowledged += ACK_EVERY
+
+
+def _end_if_abandoned() -> None:
+    """SystemExit if nobody holds the other end of standard input; what waits in it is not touched."""
+    poller = select.poll()
+    poller.register(sys.stdin.fileno(), 0)
+    if poller.poll(0):
+        sys.exit(1)
 
 
 def main(role: str, directory: Path) -> None:
@@ -75,9 +87,11 @@ def main(role: str, directory: Path) -> None:
     dealer.setsockopt(zmq.IDENTITY, {"source": b"client", "sink": b"server"}[role])
     dealer.setsockopt(zmq.RECONNECT_IVL, 20)
     dealer.connect(ipc_address(directory, "s1"))
-    (source if role == "source" else sink)(dealer)
-    dealer.close(0)
-    context.term()
+    try:
+        (source if role == "source" else sink)(dealer)
+    finally:
+        dealer.close(0)
+        context.term()
 
 
 if __name__ == "__main__":

@@ -17,26 +17,26 @@ from nodes.lab.engines import ENGINES
 def _forwarding(quick: bool, _engine: str) -> list[Figure]:
     from nodes.bench import forwarding, live_ends
 
-    seconds, rounds = (0.3, 2) if quick else (0.8, 3)
+    seconds, rounds = (0.2, 2) if quick else (0.8, 3)
     return forwarding.measure(seconds=seconds, rounds=rounds) + live_ends.measure(seconds=seconds, rounds=rounds)
 
 
 def _goodput(quick: bool, engine: str) -> list[Figure]:
     from nodes.bench import goodput
 
-    return goodput.measure(size=(8 if quick else 32) << 20, rounds=2 if quick else 5, engine=engine)
+    return goodput.measure(size=(4 if quick else 32) << 20, rounds=2 if quick else 5, engine=engine)
 
 
 def _delay(quick: bool, _engine: str) -> list[Figure]:
     from nodes.bench import delay
 
-    return delay.measure(frames=16 if quick else 64, rounds=2 if quick else 5)
+    return delay.measure(frames=12 if quick else 64, rounds=2 if quick else 5)
 
 
 def _handoff(quick: bool, engine: str) -> list[Figure]:
     from nodes.bench import handoff
 
-    return handoff.measure(rounds=20 if quick else 100, engine=engine)
+    return handoff.measure(rounds=16 if quick else 100, engine=engine)
 
 
 def _simulator(quick: bool, _engine: str) -> list[Figure]:

@@ -72,6 +72,19 @@ def test_the_reliable_connection_alone():
     assert all(figure.ours > 0 for figure in figures)
 
 
+@pytest.mark.parametrize("role", ["source", "sink"])
+def test_an_end_of_the_bare_relay_ends_with_its_standard_input_also_when_there_is_no_relay(tmp_path, role):
+    arguments = [sys.executable, "-m", "fabric.live.relay_ends", role, str(tmp_path)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+    assert process.returncode in (0, 1)
+
+
 MISSES = """
 import sys
 from nodes.bench.figures import Figure
