@@ -7,7 +7,7 @@ Whatever arrives and does not belong to a connection of this host is dropped in 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from fabric.engine import Transmit
 from fabric.ids import Qpn
@@ -27,8 +27,7 @@ _DETH = QKEY.to_bytes(4, "big") + (1).to_bytes(4, "big")
 CAUSES = ("malformed", "not for this host", "partition key", "unknown queue pair", "wrong peer")
 
 
-@dataclass(frozen=True, slots=True)
-class QueuePairEvent:
+class QueuePairEvent(NamedTuple):
     """An event of one queue pair."""
 
     qpn: Qpn

@@ -1,13 +1,12 @@
-"""What a queue pair reports."""
+"""What a queue pair reports. What comes once per packet is a NamedTuple: it takes a third of the time to make."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from fabric.rc.work import CompletionStatus, WorkCompletion
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """A work request has ended."""
 
     completion: WorkCompletion

@@ -22,6 +22,8 @@ from fabric.wire.psn import PSN_MASK, psn_add, psn_diff
 
 _FIRST, _MIDDLE = int(Opcode.RC_SEND_FIRST), int(Opcode.RC_SEND_MIDDLE)
 _LAST, _ONLY = int(Opcode.RC_SEND_LAST), int(Opcode.RC_SEND_ONLY)
+_UNFINISHED, _BEGINNING = (_FIRST, _MIDDLE), (_FIRST, _ONLY)
+"""Opcodes after which a message goes on, and with which one begins."""
 
 
 class Responder:
@@ -73,7 +75,7 @@ class Responder:
             return None
         self._nak_sent = False
         self.expected_psn = (psn + 1) & PSN_MASK
-        if opcode in (_FIRST, _MIDDLE):
+        if opcode in _UNFINISHED:
             self._in_message = True
             self._parts.append(payload)
             self._size += size
@@ -102,9 +104,9 @@ class Responder:
 
     def _check(self, opcode: int, size: int) -> CompletionStatus | None:
         """Rules 14, 15, 16: order of opcodes within a message, and lengths."""
-        if (opcode in (_FIRST, _ONLY)) == self._in_message:
+        if (opcode in _BEGINNING) == self._in_message:
             return CompletionStatus.LOCAL_LENGTH_ERROR
-        if opcode in (_FIRST, _MIDDLE):
+        if opcode in _UNFINISHED:
             if size != self._path_mtu:
                 return CompletionStatus.LOCAL_LENGTH_ERROR
         elif size > self._path_mtu or (opcode == _LAST and size == 0):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class CompletionStatus(Enum):
@@ -34,8 +35,7 @@ class ReceiveWorkRequest:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkCompletion:
+class WorkCompletion(NamedTuple):
     """The end of a work request; ``opcode`` is "send" or "receive", ``data`` the message received."""
 
     wr_id: int

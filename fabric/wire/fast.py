@@ -8,6 +8,7 @@ reference for this one.
 
 import struct
 import zlib
+from functools import lru_cache
 from typing import NamedTuple
 
 from fabric.wire.headers import DEFAULT_PKEY, ROCE_PORT, MalformedFrame
@@ -18,6 +19,8 @@ CRC_SEED = zlib.crc32(b"\xff" * 8)
 _BTH = struct.Struct(">BBHII")
 _MASKED_RESERVED = 0xFF000000
 _ICRC = struct.Struct("<I")
+_ETHERNET, _IPV4_PREFIX, _IPV6_PREFIX = 14, 28, 48
+"""Sizes of the headers; a prefix is IP and UDP."""
 _PADS = (b"", b"\0", b"\0\0", b"\0\0\0")
 _crc32 = zlib.crc32
 
@@ -116,6 +119,41 @@ class FrameBuilder:
         return b"".join((prefix[0], header, extension, payload, _PADS[pad], _ICRC.pack(crc)))
 
 
+@lru_cache(maxsize=1024)
+def _read_prefix(prefix: bytes) -> tuple[int, bytes, bytes, bool, int]:
+    """What the IP and UDP headers of a frame say; MalformedFrame if they hold no packet.
+
+    Gives where the datagram ends in the frame, source and destination, "congestion experienced", and the CRC so far.
+    These bytes are the same for all packets of one size of a connection, which is why this is worth remembering.
+    """
+    if len(prefix) == _IPV4_PREFIX:
+        if prefix[0] != 0x45 or prefix[9] != 17:
+            raise MalformedFrame("not an IPv4 UDP datagram that could hold a packet")
+        if prefix[6] & 0x3F or prefix[7]:
+            raise MalformedFrame("an IPv4 fragment")
+        ip_size, size = 20, prefix[2] << 8 | prefix[3]
+        source, destination, ecn = prefix[12:16], prefix[16:20], prefix[1] & 3
+        masked_at: tuple[int, ...] = (1, 8, 10, 11, 26, 27)
+    else:
+        if prefix[0] >> 4 != 6 or prefix[6] != 17:
+            raise MalformedFrame("not an IPv6 UDP datagram that could hold a packet")
+        ip_size, size = 40, 40 + (prefix[4] << 8 | prefix[5])
+        source, destination, ecn = prefix[8:24], prefix[24:40], prefix[1] >> 4 & 3
+        masked_at = (1, 2, 3, 7, 46, 47)
+    if size - ip_size < 24:
+        raise MalformedFrame(f"an IP length of {size} leaves no room for a packet")
+    if prefix[ip_size + 2] << 8 | prefix[ip_size + 3] != ROCE_PORT:
+        raise MalformedFrame("not for UDP port 4791")
+    if prefix[ip_size + 4] << 8 | prefix[ip_size + 5] != size - ip_size:
+        raise MalformedFrame("the UDP length does not agree with the IP length")
+    masked = bytearray(prefix)
+    for at in masked_at:
+        masked[at] = 0xFF
+    if ip_size == 40:
+        masked[0] = 0x6F
+    return _ETHERNET + size, source, destination, ecn == 3, _crc32(masked, CRC_SEED)
+
+
 def parse(frame: bytes) -> Packet:
     """The packet in a frame whose ICRC holds; MalformedFrame for everything else.
 
@@ -124,26 +162,16 @@ def parse(frame: bytes) -> Packet:
     size = len(frame)
     kind = frame[12:14]
     if kind == b"\x08\x00":
-        if size < 58 or frame[14] != 0x45 or frame[23] != 17:
-            raise MalformedFrame("not an IPv4 UDP datagram that could hold a packet")
-        start, end = 34, 14 + (frame[16] << 8 | frame[17])
-        source, destination, ecn = frame[26:30], frame[30:34], frame[15] & 3
-        if frame[20] & 0x3F or frame[21]:
-            raise MalformedFrame("an IPv4 fragment")
+        bth = _ETHERNET + _IPV4_PREFIX
     elif kind == b"\x86\xdd":
-        if size < 78 or frame[14] >> 4 != 6 or frame[20] != 17:
-            raise MalformedFrame("not an IPv6 UDP datagram that could hold a packet")
-        start, end = 54, 54 + (frame[18] << 8 | frame[19])
-        source, destination, ecn = frame[22:38], frame[38:54], frame[15] >> 4 & 3
+        bth = _ETHERNET + _IPV6_PREFIX
     else:
         raise MalformedFrame("not an IP datagram")
-    bth = start + 8
-    if end > size or end - start < 24:
+    if size < bth + 16:
+        raise MalformedFrame(f"{size} bytes are too short for a packet")
+    end, source, destination, congestion, crc = _read_prefix(frame[_ETHERNET:bth])
+    if end > size:
         raise MalformedFrame(f"the IP length does not fit a frame of {size} bytes")
-    if frame[start + 2] << 8 | frame[start + 3] != ROCE_PORT:
-        raise MalformedFrame("not for UDP port 4791")
-    if frame[start + 4] << 8 | frame[start + 5] != end - start:
-        raise MalformedFrame("the UDP length does not agree with the IP length")
     opcode, flags, pkey, qpn, tail = _BTH.unpack_from(frame, bth)
     extension_size = EXTENSION_SIZE.get(opcode)
     if extension_size is None:
@@ -155,14 +183,8 @@ def parse(frame: bytes) -> Packet:
     pad = flags >> 4 & 3
     if body + pad > stop or (stop - body) & 3:
         raise MalformedFrame("padding or length of the payload is wrong")
-    masked = bytearray(frame[14 : bth + 12])
-    if start == 34:
-        masked[1] = masked[8] = masked[10] = masked[11] = masked[26] = masked[27] = masked[32] = 0xFF
-    else:
-        masked[0] = 0x6F
-        masked[1] = masked[2] = masked[3] = masked[7] = masked[46] = masked[47] = masked[52] = 0xFF
-    crc = _crc32(memoryview(frame)[bth + 12 : stop], _crc32(masked, CRC_SEED))
-    if crc != _ICRC.unpack_from(frame, stop)[0]:
+    crc = _crc32(_BTH.pack(opcode, flags, pkey, qpn | _MASKED_RESERVED, tail), crc)
+    if _crc32(memoryview(frame)[bth + 12 : stop], crc) != _ICRC.unpack_from(frame, stop)[0]:
         raise MalformedFrame("the ICRC does not hold")
     return Packet(
         source,
@@ -175,7 +197,7 @@ def parse(frame: bytes) -> Packet:
         tail & 0xFFFFFF,
         frame[bth + 12 : body],
         frame[body : stop - pad],
-        ecn == 3,
+        congestion,
     )
 
 

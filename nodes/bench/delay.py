@@ -14,7 +14,7 @@ from fabric.live.precision import timer_errors
 from fabric.live.zmq_channel import Endpoints, NodeChannels, ipc_address
 from fabric.topology.yaml_model import parse
 from fabric.units import MICROSECOND, MILLISECOND, Duration, Instant
-from nodes.bench.figures import Figure, percentile
+from nodes.bench.figures import Figure, from_samples
 from nodes.bench.forwarding import TOPOLOGY
 
 LATENCIES = (1 * MILLISECOND, 5 * MILLISECOND, 20 * MILLISECOND)
@@ -50,22 +50,14 @@ def measure(*, frames: int, rounds: int) -> list[Figure]:
     """``frames`` frames and as many bare waits per latency and round, in turns."""
     figures = []
     for latency in LATENCIES:
-        ours: list[float] = []
-        bare: list[float] = []
+        ours: list[list[float]] = []
+        bare: list[list[float]] = []
         for _ in range(rounds):
-            ours += _frames(latency, frames)
-            bare += timer_errors(frames, latency)
+            ours.append([late / MICROSECOND for late in _frames(latency, frames)])
+            bare.append([late / MICROSECOND for late in timer_errors(frames, latency)])
         for share, name, ceiling in CEILINGS:
-            figures.append(
-                Figure(
-                    f"delay error {latency // MILLISECOND} ms {name}",
-                    "us",
-                    percentile(ours, share) / MICROSECOND,
-                    percentile(bare, share) / MICROSECOND,
-                    "bare timerfd wait",
-                    at_most=ceiling,
-                )
-            )
+            what = f"delay error {latency // MILLISECOND} ms {name}"
+            figures.append(from_samples(what, "us", share, ours, bare, "bare timerfd wait", at_most=ceiling))
     return figures
 
 

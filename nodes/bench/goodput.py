@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from fabric.topology.yaml_model import parse
-from nodes.bench.figures import Figure, median
+from nodes.bench.figures import Figure, from_rounds
 from nodes.bench.forwarding import TOPOLOGY
 from nodes.lab.engines import LAB_CLASSES, AnyLab
 
@@ -30,11 +30,12 @@ async def main():
 trio.run(main)
 """
 _SINK = """
-import sys, time
+import os, sys, threading, time
 if sys.argv[1] == "san":
     from provider import socket
 else:
     import socket
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
 with socket.create_server(("" if sys.argv[1] == "san" else "127.0.0.1", 7000 if sys.argv[1] == "san" else 0)) as server:
     print(server.getsockname()[1], flush=True)
     connection, _ = server.accept()
@@ -42,7 +43,7 @@ got, began = 0, None
 while data := connection.recv(1 << 18):
     began = began or time.monotonic()
     got += len(data)
-print(got / (time.monotonic() - began), flush=True)
+print(got / (time.monotonic() - began) / (1 << 20), flush=True)
 connection.close()
 """
 _SOURCE = """
@@ -67,13 +68,7 @@ def measure(*, size: int, rounds: int, engine: str = "process") -> list[Figure]:
         for _ in range(rounds):
             ours.append(_san(lab, size))
             baseline.append(_tcp(size))
-    ratios = tuple(a / b for a, b in zip(ours, baseline, strict=True))
-    to_mib = 1 / (1 << 20)
-    return [
-        Figure(
-            "goodput", "MiB/s", median(ours) * to_mib, median(baseline) * to_mib, "chain of TCP relays", rounds=ratios
-        )
-    ]
+    return [from_rounds("goodput", "MiB/s", ours, baseline, "chain of TCP relays")]
 
 
 def _san(lab: AnyLab, size: int) -> float:
@@ -89,15 +84,14 @@ def _san(lab: AnyLab, size: int) -> float:
 
 
 def _tcp(size: int) -> float:
-    sink = subprocess.Popen([sys.executable, "-c", _SINK, "tcp"], stdout=subprocess.PIPE, text=True)
+    """The chain, on this machine; its sink and relays end with their standard input, whatever ends us."""
+    sink = _piped(_SINK, "tcp")
     relays: list[subprocess.Popen[str]] = []
     try:
         assert sink.stdout is not None
         port = sink.stdout.readline().strip()
         for _ in range(HOPS):
-            relay = subprocess.Popen(
-                [sys.executable, "-c", _RELAY, port], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
+            relay = _piped(_RELAY, port)
             relays.append(relay)
             assert relay.stdout is not None
             port = relay.stdout.readline().strip()
@@ -107,6 +101,12 @@ def _tcp(size: int) -> float:
         for process in (sink, *relays):
             process.kill()
             process.communicate()
+
+
+def _piped(program: str, argument: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", program, argument], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def _finish(source: "subprocess.Popen[str]", sink: "subprocess.Popen[str]") -> float:

@@ -1,22 +1,26 @@
 """How long a hand-over takes: from the call of WSPDuplicateSocket to WSPSocket's return in the target, and to the first
 byte that it reads; against a bare pass of a descriptor between the same two processes with SCM_RIGHTS.
 
-The two processes hand the connection to and fro. ``idle``: nothing but one byte per round waits to be read;
+The two processes hand the connection to and fro, with a bare pass before each hand-over. Even ``rounds`` go both ways
+alike. ``idle``: nothing but one byte per round waits to be read;
 ``loaded``: the peer sends as fast as it can meanwhile, over links of 2 ms.
 """
 
 import json
+import math
 import subprocess
 import tempfile
 from pathlib import Path
 
 from fabric.topology.yaml_model import parse
 from fabric.units import MILLISECOND
-from nodes.bench.figures import Figure, percentile
+from nodes.bench.figures import Figure, from_samples
 from nodes.bench.forwarding import TOPOLOGY
 from nodes.lab.engines import LAB_CLASSES
 
 CEILING_MS = 20.0
+BLOCKS = 4
+"""Rounds that the samples are cut into for the spread."""
 LOADED = TOPOLOGY.replace("hosts:", "defaults: {link: {latency: 2ms}}\nhosts:")
 _PEER = """
 import sys
@@ -44,23 +48,24 @@ wire = there if child == 0 else here
 wire.settimeout(60)
 (here if child == 0 else there).close()
 def note(*values): return json.dumps(values).encode()
-bare, first, byte = [], [], []
-if child:
-    for _ in range(rounds):
-        began = time.monotonic_ns()
-        plain.send_fds(wire, [b"x"], [0])
-        bare.append(json.loads(wire.recv(100))[0] - began)
-else:
-    connection = None
-    for _ in range(rounds):
-        _, fds, _, _ = plain.recv_fds(wire, 10, 1)
-        at = time.monotonic_ns(); os.close(fds[0])
-        wire.send(note(at))
-other = int(json.loads(wire.recv(100))[0]) if child else None
-if not child:
-    wire.send(note(os.getpid())); other = source
+if child: wire.send(note(source)); other = child
+else: other = json.loads(wire.recv(100))[0]; connection = None
+near, far = plain.socketpair()
+bare, bare_byte, first, byte = [], [], [], []
 turn = bool(child)
 for _ in range(rounds):
+    if child:
+        near.send(b"x")
+        began = time.monotonic_ns()
+        plain.send_fds(wire, [b"x"], [far.fileno()])
+        got, read = json.loads(wire.recv(100))
+        bare.append(got - began); bare_byte.append(read - began)
+    else:
+        _, (fd,), _, _ = plain.recv_fds(wire, 10, 1)
+        got = time.monotonic_ns()
+        os.read(fd, 1)
+        wire.send(note(got, time.monotonic_ns()))
+        os.close(fd)
     if turn:
         began = time.monotonic_ns()
         info = connection.share(other, mode)
@@ -79,7 +84,9 @@ for _ in range(rounds):
     turn = not turn
 if child:
     theirs = json.loads(wire.recv(1 << 20))
-    print(json.dumps({"bare": bare, "first": first + theirs[0], "byte": byte + theirs[1]}))
+    first = [x for pair in zip(first, theirs[0]) for x in pair]
+    byte = [x for pair in zip(byte, theirs[1]) for x in pair]
+    print(json.dumps({"bare first": bare, "bare byte": bare_byte, "first": first, "byte": byte}))
     os.waitpid(child, 0)
 else:
     wire.send(note(first, byte))
@@ -95,23 +102,29 @@ def measure(*, rounds: int, engine: str = "process") -> list[Figure]:
             samples = _run(text, load, mode, rounds, engine)
             for key, what in (("first", "to the descriptor"), ("byte", "to the first byte")):
                 for share, name in ((0.5, "p50"), (0.99, "p99")):
-                    value = percentile(samples[key], share) / MILLISECOND
-                    ceiling = CEILING_MS if (mode, name, key) == ("local", "p50", "first") else None
+                    judged = (mode, name, key) == ("local", "p50", "first")
                     figures.append(
-                        Figure(
+                        from_samples(
                             f"handoff {mode}, {load}, {what}, {name}",
                             "ms",
-                            value,
-                            percentile(samples["bare"], share) / MILLISECOND,
+                            share,
+                            _blocks(samples[key]),
+                            _blocks(samples[f"bare {key}"]),
                             "bare SCM_RIGHTS",
-                            at_most=ceiling,
+                            at_most=CEILING_MS if judged else None,
                             judge_value=True,
                         )
                     )
     return figures
 
 
-def _run(text: str, load: str, mode: str, rounds: int, engine: str) -> dict[str, list[float]]:
+def _blocks(samples: list[int]) -> list[list[float]]:
+    """In milliseconds, as BLOCKS rounds of samples that follow each other."""
+    size = max(1, math.ceil(len(samples) / BLOCKS))
+    return [[at / MILLISECOND for at in samples[start : start + size]] for start in range(0, len(samples), size)]
+
+
+def _run(text: str, load: str, mode: str, rounds: int, engine: str) -> dict[str, list[int]]:
     topology = parse(text, "bench")
     with tempfile.TemporaryDirectory(prefix="sl-") as name, LAB_CLASSES[engine](topology, Path(name)) as lab:
         peer = lab.command("client", "python", "-c", _PEER, load, str(2 * rounds), stdout=subprocess.PIPE)
@@ -127,5 +140,5 @@ def _run(text: str, load: str, mode: str, rounds: int, engine: str) -> dict[str,
                         pair.kill()
             finally:
                 peer.kill()
-    samples: dict[str, list[float]] = json.loads(output)
+    samples: dict[str, list[int]] = json.loads(output)
     return samples

@@ -1,5 +1,8 @@
-"""Frames per second of the simulator: a stream between two hosts with their whole stacks, in virtual time."""
+"""Frames per second of the simulator: a stream between two hosts with their whole stacks, in virtual time; against an
+event queue that holds and gives out as many frames and does nothing with them.
+"""
 
+import heapq
 import time
 from functools import partial
 
@@ -9,7 +12,7 @@ from fabric.journal import NullJournal
 from fabric.sim.world import World
 from fabric.topology.yaml_model import parse
 from fabric.units import MILLISECOND, SECOND
-from nodes.bench.figures import Figure, median
+from nodes.bench.figures import Figure, from_rounds
 from provider.sockets_switch import events
 from provider.stack import HostConfig, HostStack
 
@@ -19,16 +22,31 @@ hosts: {client: {}, server: {}}
 network-switches: {s1: {}}
 links: [{endpoints: [client, s1]}, {endpoints: [server, s1]}]
 """
+WAITING = 64
 SENDER, RECEIVER = ProcessInstance(1, 1), ProcessInstance(2, 1)
 
 
 def measure(*, size: int, rounds: int) -> list[Figure]:
     """A transfer of ``size`` bytes per round; frames count once per link."""
-    rates = tuple(_transfer(size) for _ in range(rounds))
-    return [Figure("simulator", "frames/s", median(rates), rounds=rates)]
+    pairs = []
+    for _ in range(rounds):
+        rate, frames = _transfer(size)
+        pairs.append((rate, _bare_queue(frames)))
+    ours, bare = zip(*pairs, strict=True)
+    return [from_rounds("simulator", "frames/s", ours, bare, "bare event queue")]
 
 
-def _transfer(size: int) -> float:
+def _bare_queue(frames: int) -> float:
+    """Frames per second through a heap that always holds WAITING of them."""
+    heap = [(number, 0, number, b"frame") for number in range(WAITING)]
+    began = time.perf_counter()
+    for number in range(WAITING, WAITING + frames):
+        heapq.heappush(heap, (number, 0, number, b"frame"))
+        heapq.heappop(heap)
+    return frames / (time.perf_counter() - began)
+
+
+def _transfer(size: int) -> tuple[float, int]:
     plan = Plan(parse(TOPOLOGY, "bench"))
     stacks: dict[str, HostStack] = {}
     for name, ip in plan.names().items():
@@ -60,4 +78,4 @@ def _transfer(size: int) -> float:
             got += waiting
     took = time.perf_counter() - began
     frames = sum(model.statistics().frames_in for model in world.link_models().values())
-    return float(frames / took)
+    return frames / took, frames

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable
 
@@ -14,33 +15,37 @@ from nodes.lab.engines import ENGINES
 
 
 def _forwarding(quick: bool, _engine: str) -> list[Figure]:
-    from nodes.bench import forwarding
+    from nodes.bench import forwarding, live_ends
 
-    return forwarding.measure(seconds=0.4 if quick else 1.0, rounds=1 if quick else 3)
+    seconds, rounds = (0.2, 2) if quick else (0.8, 3)
+    return forwarding.measure(seconds=seconds, rounds=rounds) + live_ends.measure(seconds=seconds, rounds=rounds)
 
 
 def _goodput(quick: bool, engine: str) -> list[Figure]:
     from nodes.bench import goodput
 
-    return goodput.measure(size=(8 if quick else 32) << 20, rounds=1 if quick else 3, engine=engine)
+    return goodput.measure(size=(4 if quick else 32) << 20, rounds=2 if quick else 5, engine=engine)
 
 
 def _delay(quick: bool, _engine: str) -> list[Figure]:
     from nodes.bench import delay
 
-    return delay.measure(frames=30 if quick else 100, rounds=1 if quick else 3)
+    return delay.measure(frames=12 if quick else 64, rounds=2 if quick else 5)
 
 
 def _handoff(quick: bool, engine: str) -> list[Figure]:
     from nodes.bench import handoff
 
-    return handoff.measure(rounds=30 if quick else 100, engine=engine)
+    return handoff.measure(rounds=16 if quick else 100, engine=engine)
 
 
 def _simulator(quick: bool, _engine: str) -> list[Figure]:
-    from nodes.bench import simulator
+    from nodes.bench import reliable_connection, simulator
 
-    return simulator.measure(size=(2 if quick else 8) << 20, rounds=1 if quick else 3)
+    rounds = 2 if quick else 5
+    return simulator.measure(size=(1 if quick else 4) << 20, rounds=rounds) + reliable_connection.measure(
+        packets=5_000 if quick else 20_000, rounds=rounds
+    )
 
 
 MEASUREMENTS: dict[str, Callable[[bool, str], list[Figure]]] = {
@@ -68,11 +73,17 @@ def command(only: tuple[str, ...], engine: str, quick: bool, as_json: bool) -> i
 
     Every ratio is ours divided by a baseline that was measured in the same run, in turns.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end in order, as with Ctrl-C
     figures: list[Figure] = []
-    for name in only or MEASUREMENTS:
+    for name in dict.fromkeys(only or MEASUREMENTS):
         if sys.stderr.isatty():
             click.echo(f"measuring {name} ...", err=True)
-        figures += MEASUREMENTS[name](quick, engine)
+        try:
+            figures += MEASUREMENTS[name](quick, engine)
+        except BaseExceptionGroup as group:
+            if group.subgroup(KeyboardInterrupt) is not None:
+                raise KeyboardInterrupt from None
+            raise
     if as_json:
         machine = {"python": platform.python_version(), "system": platform.release(), "processors": os.cpu_count()}
         click.echo(
@@ -97,6 +108,7 @@ def _text(figures: list[Figure]) -> str:
             [
                 figure.name,
                 f"{figure.ours:,.4g} {figure.unit}" if figure.ours < 1000 else f"{figure.ours:,.0f} {figure.unit}",
+                None if figure.spread is None else f"{figure.spread:.0%}",
                 None if figure.baseline is None else f"{figure.baseline:,.4g}",
                 figure.baseline_name or None,
                 None if ratio is None else f"{ratio:.3g}",
@@ -104,4 +116,4 @@ def _text(figures: list[Figure]) -> str:
                 verdict,
             ]
         )
-    return table(["WHAT", "OURS", "BASELINE", "OF", "RATIO", "BOUND", ""], rows)
+    return table(["WHAT", "OURS", "+-", "BASELINE", "OF", "RATIO", "BOUND", ""], rows)

@@ -35,6 +35,9 @@ _CONFIG = "{}.config"
 class Lab:
     """A lab on this machine; use it as a context manager, or call ``start`` of a detached one."""
 
+    host_program = "nodes.agent"
+    """The module that runs as a host."""
+
     def __init__(
         self,
         topology: Topology,
@@ -147,7 +150,8 @@ class Lab:
     # ------------------------------------------------------------------ private
 
     def _start_node(self, name: str, lifeline: int | None) -> int:
-        kind, module = ("host", "agent") if name in self.topology.hosts else ("network switch", "netswitch")
+        host = name in self.topology.hosts
+        kind, module = ("host", self.host_program) if host else ("network switch", "nodes.netswitch")
         config = self.directory / _CONFIG.format(name)
         log = self.run_directory / f"{name}.log"
         config.write_text(json.dumps(self._config(name)))
@@ -160,7 +164,7 @@ class Lab:
         try:
             with log.open("ab") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", f"nodes.{module}", *arguments],
+                    [sys.executable, "-P", "-m", module, *arguments],
                     env={**os.environ, leftovers.ENVIRONMENT_RUN: self.record.run_id},
                     pass_fds=inherited,
                     stdin=subprocess.DEVNULL,
