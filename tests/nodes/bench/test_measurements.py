@@ -101,11 +101,11 @@ def test_a_missed_floor_is_said_and_is_status_1():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_runs_on_after_a_killed_benchmark(number):
+def test_nothing_runs_on_after_a_killed_benchmark(number, tmp_path):
     """Every process of the run has the mark in its environment, whatever it is."""
     mark = secrets.token_hex(8)
     arguments = [sys.executable, "-m", "nodes", "bench", "--only", "goodput"]
-    with subprocess.Popen(arguments, env={**os.environ, "BENCH_MARK": mark}) as process:
+    with subprocess.Popen(arguments, env={**os.environ, "BENCH_MARK": mark, "TMPDIR": str(tmp_path)}) as process:
         # once a relay of the plain chain is there, its sink waits for a connection, and would do so for ever
         wait_until(lambda: any(b"trio.run(main)" in line for _, line in marked(mark)))
         process.send_signal(number)
