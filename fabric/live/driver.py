@@ -28,6 +28,8 @@ from fabric.units import MICROSECOND, SECOND, Duration, Instant
 
 T = TypeVar("T")
 FRAMES_PER_TURN = 512
+BATCH_BYTES = envelope.ENVELOPE_MAX // 4
+"""A batch of more bytes leaves at once: with the frames' headers and the last frame it stays within an envelope."""
 AHEAD_MAX: Duration = 60 * SECOND
 HEARTBEAT_INTERVAL: Duration = SECOND
 SILENT_AFTER: Duration = 5 * SECOND
@@ -41,6 +43,8 @@ class _Outgoing:
     def __init__(self, link: DirectedLink, model: LinkModel) -> None:
         self.link, self.model = link, model
         self.batch: list[tuple[int, bytes]] = []
+        self.size = 0
+        """Bytes of the frames in ``batch``."""
         self.number = 0
 
 
@@ -154,6 +158,11 @@ class NodeDriver:
         while True:
             await self._timer.wait()
             self._timer.acknowledge()
+            # Frames that are due go first of all: the way over the loop and the channels would double their lateness.
+            # Timeouts wait for the turn, since an acknowledgement in the channels may hold them off.
+            now, deadline = time.monotonic_ns(), self.engine.poll_timeout()
+            self._process(now if deadline is None else min(now, deadline - 1))
+            self._flush()
             self._wake.set()
 
     def _turn(self) -> bool:
@@ -257,6 +266,9 @@ class NodeDriver:
         comment = ""
         while (moved := model.poll_transmit(now)) is not None:
             out.batch.append((moved.at, moved.frame))
+            out.size += len(moved.frame)
+        if out.size >= BATCH_BYTES:
+            self._flush_link(out)
         while (event := model.poll_event()) is not None:
             if isinstance(event, FrameDropped):
                 comment = event.comment
@@ -266,11 +278,14 @@ class NodeDriver:
     def _flush(self) -> None:
         for out in self._outgoing.values():
             if out.batch:
-                data = envelope.encode(out.link.index, self._boot_id, out.number, out.batch)
-                out.number += 1
-                if not self.channels.send(out.link.sink, data):
-                    self.lost += len(out.batch)
-                out.batch = []
+                self._flush_link(out)
+
+    def _flush_link(self, out: _Outgoing) -> None:
+        data = envelope.encode(out.link.index, self._boot_id, out.number, out.batch)
+        out.number += 1
+        if not self.channels.send(out.link.sink, data):
+            self.lost += len(out.batch)
+        out.batch, out.size = [], 0
 
     def _note_lateness(self, due: Instant) -> None:
         late = (time.monotonic_ns() - due) // MICROSECOND

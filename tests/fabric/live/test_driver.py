@@ -208,3 +208,23 @@ def test_taps_see_both_sides(fabric):
             assert seen["b"] == [("s1->b", IN)] * 2
 
     trio.run(main)
+
+
+def test_more_than_an_envelope_holds_leaves_in_several(fabric):
+    async def main():
+        async with fabric.running():
+            for driver in fabric.drivers.values():
+                await driver.ready.wait()
+            (a, a_mac), (b, b_mac) = fabric.plan.addresses().items()
+            builder = FrameBuilder(
+                source_mac=a_mac, destination_mac=b_mac, source_ip=a, destination_ip=b, udp_source_port=49152
+            )
+            count = 2 * envelope.ENVELOPE_MAX // 4096
+            frames = [builder.build(4, psn, bytes(4096), destination_qpn=5) for psn in range(count)]
+            fabric.hosts["a"].out += frames
+            fabric.drivers["a"].command(lambda now: None)
+            await until(lambda: len(fabric.hosts["b"].arrived) == count)
+            assert [frame for _, frame in fabric.hosts["b"].arrived] == frames
+            assert all(driver.lost == 0 for driver in fabric.drivers.values())
+
+    trio.run(main)
