@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from fabric.engine import Transmit
+from fabric.errors import SanloomError
 from fabric.ids import Qpn
 from fabric.rc.events import QpEvent
 from fabric.rc.qp_state import QpState
@@ -76,7 +77,8 @@ class ChannelAdapter:
         self._ready: deque[QueuePair] = deque()
         self._timed: dict[int, QueuePair] = {}
         self._builders: dict[bytes, FrameBuilder] = {}
-        self._datagrams: deque[bytes] = deque()
+        self._outgoing: deque[bytes] = deque()
+        """Datagrams, and the last answers of queue pairs that are gone."""
         self._events: deque[AdapterEvent] = deque()
         self._dropped = [0] * len(CAUSES)
         self._frames_in = self._frames_out = 0
@@ -91,19 +93,19 @@ class ChannelAdapter:
     def create_queue_pair(self) -> QueuePair:
         """A queue pair in RESET with a number that this adapter has not used before."""
         qpn = self._rng.randrange(2, 1 << 24)
-        while qpn in self._used:
+        while qpn in self._used or qpn in self._queue_pairs:
             qpn = self._rng.randrange(2, 1 << 24)
         self._used[qpn] = None
         if len(self._used) > 1 << 16:  # numbers of queue pairs long gone may come again
             self._used.pop(next(iter(self._used)))
-        queue_pair = self._queue_pairs[qpn] = QueuePair(Qpn(qpn))
+        queue_pair = self._queue_pairs[qpn] = QueuePair(Qpn(qpn), on_change=self._touch)
         return queue_pair
 
     def connect_queue_pair(
         self, qpn: Qpn, *, remote_ip: bytes, remote_qpn: int, path_mtu: int, rq_psn: int, min_rnr_timer: int
     ) -> None:
-        """INIT -> RTR towards a host of the fabric."""
-        self._queue_pairs[qpn].modify(
+        """INIT -> RTR towards a host of the fabric. SanloomError if there is no such queue pair."""
+        self._queue_pair(qpn).modify(
             QpState.RTR,
             builder=self._builder(remote_ip, 0xC000 | qpn & 0x3FFF),
             remote_ip=remote_ip,
@@ -114,7 +116,9 @@ class ChannelAdapter:
         )
 
     def destroy_queue_pair(self, qpn: Qpn) -> None:
-        """Forget a queue pair; its work ends without completions."""
+        """Forget a queue pair; its work ends without completions. Answers that it already owes its peer still leave:
+        the peer would otherwise take a refusal for silence.
+        """
         queue_pair = self._queue_pairs.pop(qpn, None)
         self._timed.pop(qpn, None)
         if queue_pair is not None:
@@ -129,16 +133,20 @@ class ChannelAdapter:
                 )
             ):
                 self._past[index] += value
+            while (answer := queue_pair.poll_answer()) is not None:
+                self._outgoing.append(answer)
+            queue_pair.modify(QpState.RESET)  # who still holds it can do no harm with it
+            self._ready.remove(queue_pair)
 
     def post_send(self, qpn: Qpn, request: SendWorkRequest, now: Instant) -> None:
-        """Send on a queue pair."""
-        queue_pair = self._queue_pairs[qpn]
+        """Send on a queue pair. SanloomError if there is no such queue pair, IllegalTransition as its state says."""
+        queue_pair = self._queue_pair(qpn)
         queue_pair.post_send(request, now)
         self._touch(queue_pair)
 
     def post_receive(self, qpn: Qpn, request: ReceiveWorkRequest, now: Instant) -> None:
-        """Post a receive on a queue pair."""
-        queue_pair = self._queue_pairs[qpn]
+        """Post a receive on a queue pair. SanloomError if there is no such queue pair, IllegalTransition in RESET."""
+        queue_pair = self._queue_pair(qpn)
         queue_pair.post_receive(request, now)
         if queue_pair.state is QpState.ERR:
             self._touch(queue_pair)  # it was flushed at once
@@ -150,7 +158,7 @@ class ChannelAdapter:
         builder = self._builders.get(remote_ip)
         if builder is None:
             builder = self._builders[remote_ip] = self._builder(remote_ip, 0xC001)
-        self._datagrams.append(builder.build(_UD_SEND_ONLY, 0, payload, destination_qpn=1, extension=_DETH))
+        self._outgoing.append(builder.build(_UD_SEND_ONLY, 0, payload, destination_qpn=1, extension=_DETH))
 
     # --------------------------------------------------------------------- input
 
@@ -197,9 +205,9 @@ class ChannelAdapter:
 
     def poll_transmit(self, now: Instant) -> Transmit | None:
         """The next frame: datagrams first, then the queue pairs in turn."""
-        if self._datagrams:
+        if self._outgoing:
             self._frames_out += 1
-            return Transmit(0, self._datagrams.popleft(), now)
+            return Transmit(0, self._outgoing.popleft(), now)
         ready = self._ready
         while ready:
             queue_pair = ready[0]
@@ -254,6 +262,12 @@ class ChannelAdapter:
         )
 
     # ------------------------------------------------------------------- private
+
+    def _queue_pair(self, qpn: Qpn) -> QueuePair:
+        queue_pair = self._queue_pairs.get(qpn)
+        if queue_pair is None:
+            raise SanloomError(f"channel adapter: there is no queue pair {qpn}")
+        return queue_pair
 
     def _touch(self, queue_pair: QueuePair) -> None:
         """It may have something to send, and has perhaps events."""

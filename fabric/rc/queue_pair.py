@@ -1,6 +1,7 @@
 """A queue pair of the reliable connection service: requester and responder behind one state machine (``qp_state``)."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,11 @@ from fabric.rc.work import CompletionStatus, ReceiveWorkRequest, SendWorkRequest
 from fabric.units import Instant
 from fabric.wire.fast import FrameBuilder, Packet
 from fabric.wire.headers import local_ack_timeout
-from fabric.wire.opcodes import Opcode
+from fabric.wire.opcodes import OPCODES, Opcode
 
 __all__ = ["CommunicationEstablished", "Completion", "FatalError", "QueuePair", "QueuePairStatistics"]
 _ACKNOWLEDGE = int(Opcode.RC_ACKNOWLEDGE)
-_SENDS = (
-    int(Opcode.RC_SEND_ONLY),
-    int(Opcode.RC_SEND_FIRST),
-    int(Opcode.RC_SEND_MIDDLE),
-    int(Opcode.RC_SEND_LAST),
-)
+_RESPONSES = frozenset(int(opcode) for opcode, info in OPCODES.items() if info.response)
 _ANSWERING = (QpState.RTS, QpState.RTR, QpState.SQD)
 RECEIVES_MAX = 65_536
 
@@ -47,8 +43,9 @@ class QueuePairStatistics:
 class QueuePair:
     """See the module text; the adapter demultiplexes packets to it and carries its frames away."""
 
-    def __init__(self, qpn: Qpn) -> None:
+    def __init__(self, qpn: Qpn, on_change: Callable[["QueuePair"], None] = lambda queue_pair: None) -> None:
         self.qpn = qpn
+        self._on_change = on_change
         self.state = QpState.RESET
         self.remote_ip = b""
         self._remote_qpn = 0
@@ -65,7 +62,10 @@ class QueuePair:
     # ------------------------------------------------------------------ commands
 
     def modify(self, target: QpState, **attributes: Any) -> None:
-        """Move to ``target`` with the attributes that ``QP_TRANSITIONS`` names. IllegalTransition, SanloomError."""
+        """Move to ``target`` with the attributes that ``QP_TRANSITIONS`` names. IllegalTransition, SanloomError.
+
+        ``on_change`` is told: the move may have events, or let out what waited.
+        """
         check_transition(self.state, target, attributes)
         if target is QpState.RTR:
             self._builder = attributes["builder"]
@@ -91,7 +91,10 @@ class QueuePair:
             )
         elif target is QpState.ERR:
             self._enter_error(CompletionStatus.FLUSHED)
+        elif target is QpState.RESET:
+            self._forget()
         self.state = target
+        self._on_change(self)
 
     def post_send(self, request: SendWorkRequest, now: Instant) -> None:
         """Send a message; IllegalTransition unless in RTS, SQD or ERR (where it is flushed)."""
@@ -122,13 +125,15 @@ class QueuePair:
             if self._requester is not None and self.state in (QpState.RTS, QpState.SQD):
                 aeth = packet.extension
                 fatal = self._requester.handle_acknowledge(packet.psn, aeth[0], now)
-        elif opcode in _SENDS and self._responder is not None and self.state in _ANSWERING:
+            if fatal is not None:
+                self._fail(fatal, sends_end_with=fatal)
+        elif opcode not in _RESPONSES and self._responder is not None and self.state in _ANSWERING:
             if not self._established:
                 self._established = True
                 self._events.append(CommunicationEstablished())
             fatal = self._responder.handle_request(packet)
-        if fatal is not None:
-            self._fail(fatal)
+            if fatal is not None:
+                self._fail(fatal, sends_end_with=CompletionStatus.FLUSHED)
 
     def handle_timeout(self, now: Instant) -> None:
         """The retransmission timer or the end of an RNR wait."""
@@ -136,28 +141,36 @@ class QueuePair:
         if requester is not None and self.state in (QpState.RTS, QpState.SQD):
             fatal = requester.handle_timeout(now)
             if fatal is not None:
-                self._fail(fatal)
+                self._fail(fatal, sends_end_with=fatal)
 
     # -------------------------------------------------------------------- output
 
     def poll_transmit(self, now: Instant) -> bytes | None:
         """The next frame: acknowledgements first."""
-        builder = self._builder
-        if builder is None:
-            return None
         if self._answers:
-            psn, syndrome = self._answers.popleft()
-            self._acknowledges += 1
-            assert self._responder is not None
-            aeth = (syndrome << 24 | self._responder.msn).to_bytes(4, "big")
-            return builder.build(_ACKNOWLEDGE, psn, destination_qpn=self._remote_qpn, extension=aeth)
-        if self._requester is None or self.state is not QpState.RTS:
+            return self.poll_answer()
+        state = self.state
+        builder = self._builder
+        if builder is None or self._requester is None or state not in (QpState.RTS, QpState.SQD):
             return None
-        packet = self._requester.poll(now)
+        packet = self._requester.poll(now, draining=state is QpState.SQD)
         if packet is None:
             return None
-        psn, opcode, payload, ask, _last = packet
-        return builder.build(opcode, psn, payload, destination_qpn=self._remote_qpn, ack_request=ask)
+        psn, opcode, payload, ask, solicited = packet
+        return builder.build(
+            opcode, psn, payload, destination_qpn=self._remote_qpn, ack_request=ask, solicited=solicited
+        )
+
+    def poll_answer(self) -> bytes | None:
+        """The next acknowledgement, of any kind, that the peer is owed."""
+        if not self._answers:
+            return None
+        assert self._builder is not None
+        assert self._responder is not None
+        psn, syndrome = self._answers.popleft()
+        self._acknowledges += 1
+        aeth = (syndrome << 24 | self._responder.msn).to_bytes(4, "big")
+        return self._builder.build(_ACKNOWLEDGE, psn, destination_qpn=self._remote_qpn, extension=aeth)
 
     def poll_event(self) -> QpEvent | None:
         """The next event."""
@@ -177,13 +190,21 @@ class QueuePair:
             timeouts=requester.timeouts if requester else 0,
             naks_received=requester.naks_received if requester else 0,
             rnr_received=requester.rnr_received if requester else 0,
-            naks_sent=responder.sequence_naks if responder else 0,
+            naks_sent=responder.naks if responder else 0,
             rnr_sent=responder.rnr_naks if responder else 0,
             duplicates_received=responder.duplicates if responder else 0,
             acknowledges_sent=self._acknowledges,
         )
 
     # ------------------------------------------------------------------- private
+
+    def _forget(self) -> None:
+        """Back to how a queue pair is born; work ends without completions, and a timer of it must not go on."""
+        self.remote_ip = b""
+        self._builder = self._requester = self._responder = None
+        self._receives = deque()
+        self._answers.clear()
+        self._established = False
 
     def _answer(self, psn: int, syndrome: int) -> None:
         answers = self._answers
@@ -195,13 +216,13 @@ class QueuePair:
     def _complete(self, completion: WorkCompletion) -> None:
         self._events.append(Completion(completion))
 
-    def _fail(self, status: CompletionStatus) -> None:
-        self._enter_error(status)
+    def _fail(self, status: CompletionStatus, *, sends_end_with: CompletionStatus) -> None:
+        self._enter_error(sends_end_with)
         self.state = QpState.ERR
         self._events.append(FatalError(status))
 
     def _enter_error(self, first: CompletionStatus) -> None:
-        """Flush all work (rule 38)."""
+        """Flush all work (rule 38); the oldest send ends with ``first``."""
         if self._requester is not None:
             self._requester.flush(first)
         while self._receives:

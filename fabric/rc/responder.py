@@ -1,8 +1,11 @@
-"""The responder: what a queue pair does with requests. Rules 3 to 8, 14 to 16, 20, 21 of wire.md 8.
+"""The responder: what a queue pair does with requests. Rules 1 to 8, 14 to 16, 20, 21, 23, 43 of wire.md 8.
 
 It accepts exactly the expected PSN. A request ahead of it draws one NAK until the next one in order; one behind it is
 a duplicate: never executed again, acknowledged again. Packets of a message are collected and handed over as one
 ``bytes`` at the last.
+
+Only SEND is served: no memory is registered and the connection manager announces no responder resources, so WRITE, READ
+and atomics, and SENDs that carry immediate data or a key, are invalid requests like a wrong order of opcodes.
 """
 
 from collections import deque
@@ -22,6 +25,7 @@ from fabric.wire.psn import PSN_MASK, psn_add, psn_diff
 
 _FIRST, _MIDDLE = int(Opcode.RC_SEND_FIRST), int(Opcode.RC_SEND_MIDDLE)
 _LAST, _ONLY = int(Opcode.RC_SEND_LAST), int(Opcode.RC_SEND_ONLY)
+_SENDS = (_ONLY, _FIRST, _MIDDLE, _LAST)
 _UNFINISHED, _BEGINNING = (_FIRST, _MIDDLE), (_FIRST, _ONLY)
 """Opcodes after which a message goes on, and with which one begins."""
 
@@ -42,7 +46,7 @@ class Responder:
         self.expected_psn = expected_psn
         self.msn = 0
         self.duplicates = 0
-        self.sequence_naks = 0
+        self.naks = 0
         self.rnr_naks = 0
         self._path_mtu = path_mtu
         self._min_rnr_timer = min_rnr_timer
@@ -55,7 +59,7 @@ class Responder:
         self._nak_sent = False
 
     def handle_request(self, packet: Packet) -> CompletionStatus | None:
-        """One SEND packet; a status other than ``None`` is fatal for the queue pair."""
+        """One request packet; a status other than ``None`` is fatal for the queue pair."""
         psn = packet.psn
         if psn != self.expected_psn:
             self._out_of_order(psn)
@@ -64,6 +68,7 @@ class Responder:
         size = len(payload)
         fault = self._check(opcode, size)
         if fault is not None:
+            self.naks += 1
             self._answer(psn, nak_syndrome(NAK_INVALID_REQUEST))
             if self._receives:
                 self._complete(WorkCompletion(self._receives.popleft().wr_id, "receive", fault))
@@ -99,12 +104,12 @@ class Responder:
             self._answer(psn_add(self.expected_psn, -1), ack_syndrome())  # rules 6 and 7
         elif not self._nak_sent:
             self._nak_sent = True
-            self.sequence_naks += 1
+            self.naks += 1
             self._answer(self.expected_psn, nak_syndrome(NAK_PSN_SEQUENCE))
 
     def _check(self, opcode: int, size: int) -> CompletionStatus | None:
         """Rules 14, 15, 16: order of opcodes within a message, and lengths."""
-        if (opcode in _BEGINNING) == self._in_message:
+        if opcode not in _SENDS or (opcode in _BEGINNING) == self._in_message:
             return CompletionStatus.LOCAL_LENGTH_ERROR
         if opcode in _UNFINISHED:
             if size != self._path_mtu:
