@@ -20,6 +20,8 @@ from fabric.units import parse_duration, parse_rate, parse_ratio
 NODES_MAX = 10_000
 FILE_MAX = 4 << 20
 NAME = re.compile(r"^[a-z][a-z0-9-]{0,31}\Z")
+RESERVED = ("keys", "control", "public")
+"""Services, secrets and configs of a lab of containers that are no nodes."""
 """What a topology, host, network switch or lab may be called."""
 _TOP = ("name", "seed", "defaults", "hosts", "network-switches", "links")
 _SETTINGS = ("latency", "jitter", "loss", "rate", "queue")
@@ -146,6 +148,8 @@ def _names(
     for name, (node, value) in check.mapping(entry[1] if entry else None, key, None).items():
         if not NAME.match(name):
             check.error(node, f"{key}.{name}", "no name: a lower-case letter, then up to 31 letters, digits, hyphens")
+        if name in RESERVED:
+            check.error(node, f"{key}.{name}", "containers of a lab have this name for what is no node; use another")
         found[name] = (node, check.mapping(value, f"{key}.{name}", known))
     if len(found) > NODES_MAX:
         check.error(entry[0], key, f"more than {NODES_MAX} nodes")

@@ -6,12 +6,13 @@ published.
 """
 
 import contextlib
+import subprocess
 from pathlib import Path
 
 from fabric.errors import SanloomError
 from nodes.lab import leftovers, results
 from nodes.lab.compose_file import render_compose
-from nodes.lab.container_lab import READY_SECONDS, ContainerLab, container_of, fetch_results, project
+from nodes.lab.container_lab import READY_SECONDS, RUN, ContainerLab, container_of, log_of, project
 from nodes.lab.docker_cli import containers, docker
 from nodes.lab.records import LabRecord
 
@@ -78,12 +79,35 @@ def end(record: LabRecord) -> int:
     run = Path(record.run_directory)
     if run.is_dir():
         for node in record.nodes:
-            fetch_results(record, node, run)
+            _fetch_results(record, node, run)
     _compose(record, "down", "--volumes", "--remove-orphans", "--timeout", "5", timeout=STOP_SECONDS)
     leftovers.remove_directory(Path(record.directory))
     if run.is_dir():
         results.join(run, list(record.nodes))
     return sum(state == "ended" for state in found.values())
+
+
+def pause(record: LabRecord, node: str) -> None:
+    """Freeze all that runs in a node's container."""
+    docker("pause", container_of(record, node))
+
+
+def resume(record: LabRecord, node: str) -> None:
+    """Let it go on."""
+    docker("unpause", container_of(record, node))
+
+
+def kill(record: LabRecord, node: str) -> None:
+    """SIGKILL."""
+    docker("kill", container_of(record, node))
+
+
+def _fetch_results(record: LabRecord, node: str, run: Path) -> None:
+    """Copy a node's journal, capture and log into the run's folder, as far as they can be had."""
+    with contextlib.suppress(SanloomError):
+        docker("cp", f"{container_of(record, node)}:{RUN}/.", str(run))
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        (run / f"{node}.log").write_text(log_of(record, node))
 
 
 def _compose(record: LabRecord, *arguments: str, timeout: float) -> None:

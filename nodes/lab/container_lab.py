@@ -13,14 +13,19 @@ from typing import Any, Self
 from fabric.assembly import Plan
 from fabric.errors import EnvironmentLacks, SanloomError, UsageError
 from fabric.topology.spec import Topology
+from nodes.container import CONTROL
 from nodes.lab import leftovers
-from nodes.lab.docker_cli import docker
+from nodes.lab.docker_cli import docker, explain
 from nodes.lab.images import ensure_image
 from nodes.lab.process_engine import new_lab_directory
 from nodes.lab.records import LabRecord, NodeRecord
 
 READY_SECONDS = 120.0
-_RUN = "/var/lib/sanloom/run"
+COPY_SECONDS = 120.0
+RUN = "/var/lib/sanloom/run"
+"""Where a container's node puts its journal and its capture."""
+ASK = ("python", "-P", "-m", "nodes.control.ask")
+REACH = ("python", "-P", "-m", "nodes.control.reach")
 
 
 class ContainerLab(ABC):
@@ -94,12 +99,15 @@ class ContainerLab(ABC):
     def place(self, host: str, path: Path) -> str:
         """Copy a file into a host; its path there."""
         inside = self.inside(path)
-        docker("cp", str(path), f"{container_of(self.record, host)}:{inside}")
+        arguments = inside_arguments(self.record, host, "sh", "-c", 'cat > "$0"', inside, interactive=True)
+        with path.open("rb") as file:
+            copy(arguments, stdin=file)
         return inside
 
     def fetch(self, host: str, inside: str, path: Path) -> None:
         """Copy a file out of a host."""
-        docker("cp", f"{container_of(self.record, host)}:{inside}", str(path))
+        with path.open("wb") as file:
+            copy(inside_arguments(self.record, host, "cat", inside), stdout=file)
 
     def inside(self, path: Path) -> str:
         """Where a host would write a file that ``fetch`` brings to ``path``."""
@@ -142,25 +150,49 @@ def project(record: LabRecord) -> str:
     return f"sanloom-{record.name}"
 
 
-def container_of(record: LabRecord, node: str, *, ended: bool = False) -> str:
-    """A node's container on this machine: the running one, or with ``ended`` the last. UsageError for an unknown node,
-    EnvironmentLacks if there is none here.
+def inside_arguments(
+    record: LabRecord, node: str, *arguments: str, interactive: bool = False, terminal: bool = False
+) -> list[str]:
+    """The command line that runs ``arguments`` in a node's container: there by ``docker exec``, or on Swarm from the
+    lab's controller, since the container may be on another machine. UsageError for an unknown node, EnvironmentLacks
+    if there is nothing to reach it with.
     """
     record.control_path(node)
+    options = [*(["--interactive"] if interactive else []), *(["--tty"] if terminal else [])]
     if record.engine == "compose":
-        return f"{project(record)}-{node}-1"
-    label = f"label=com.docker.swarm.service.name={project(record)}_{node}"
-    options = ["-a"] if ended else ["--filter", "status=running", "--filter", "status=paused"]
-    found = docker("ps", "-q", "--filter", label, *options).split()
+        return ["docker", "exec", *options, container_of(record, node), *arguments]
+    reach = [*REACH, node, "exec", *(["--terminal"] if terminal else []), "--"]
+    return ["docker", "exec", *options, controller_of(record), *reach, *arguments]
+
+
+def container_of(record: LabRecord, node: str) -> str:
+    """A node's container, on Compose."""
+    return f"{project(record)}-{node}-1"
+
+
+def controller_of(record: LabRecord) -> str:
+    """The container of the lab's controller, on Swarm. EnvironmentLacks if it does not run on this machine."""
+    label = f"label=com.docker.swarm.service.name={project(record)}_{CONTROL}"
+    found = docker("ps", "-q", "--filter", label, "--filter", "status=running").split()
     if not found:
-        raise EnvironmentLacks(f"no container of {node} runs on this machine; run this command where it does")
+        raise EnvironmentLacks(
+            f"the controller of the lab {record.name} does not run on this machine;"
+            f" docker service ps {project(record)}_{CONTROL} says where it does"
+        )
     return found[0]
+
+
+def copy(arguments: list[str], **files: Any) -> None:
+    """Run a command whose input or output is a file. SanloomError with its words if it fails."""
+    done = subprocess.run(arguments, stderr=subprocess.PIPE, check=False, timeout=COPY_SECONDS, **files)
+    if done.returncode:
+        raise explain(tuple(arguments[1:]), done.stderr.decode(errors="replace"))
 
 
 def ask(record: LabRecord, node: str, operation: str) -> dict[str, Any]:
     """One request on a node's control socket, asked from inside its container."""
-    command = ["python", "-P", "-m", "nodes.control.ask", record.nodes[node].control, operation]
-    answer: dict[str, Any] = json.loads(docker("exec", container_of(record, node), *command, timeout=15))
+    command = inside_arguments(record, node, *ASK, record.nodes[node].control, operation)
+    answer: dict[str, Any] = json.loads(docker(*command[1:], timeout=15))
     return answer
 
 
@@ -169,47 +201,35 @@ def exec_arguments(record: LabRecord, host: str, arguments: tuple[str, ...], *, 
     if host not in record.topology["hosts"]:
         hosts = ", ".join(record.topology["hosts"])
         raise UsageError(f"{host!r} is no host of the lab {record.name}; hosts: {hosts}")
-    options = ["--interactive", *(["--tty"] if terminal else [])]
-    return ["docker", "exec", *options, container_of(record, host), *arguments]
+    return inside_arguments(record, host, *arguments, interactive=True, terminal=terminal)
 
 
 def log_of(record: LabRecord, node: str) -> str:
-    """What a node wrote to its standard output and error; empty if there is no container of it here."""
-    try:
-        container = container_of(record, node, ended=True)
-    except EnvironmentLacks:
-        return ""
+    """What a node wrote to its standard output and error; empty if the engine has nothing of it."""
+    of = [container_of(record, node)]
+    if record.engine == "swarm":
+        of = ["--raw", f"{project(record)}_{node}"]
     done = subprocess.run(
-        ["docker", "logs", container],
+        ["docker", *(["service"] if record.engine == "swarm" else []), "logs", *of],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
         timeout=30,
     )
-    return done.stdout
+    return done.stdout if done.returncode == 0 else ""
 
 
 def read_journal(record: LabRecord, node: str) -> str:
     """A node's journal so far; empty if it cannot be read."""
     with contextlib.suppress(SanloomError):
-        return docker("exec", container_of(record, node), "cat", f"{_RUN}/{node}.jsonl", timeout=30)
+        return docker(*inside_arguments(record, node, "cat", f"{RUN}/{node}.jsonl")[1:], timeout=30)
     return ""
 
 
 def start_capture(record: LabRecord, node: str, links: list[str]) -> "subprocess.Popen[bytes]":
     """A process whose standard output is the pcapng stream of these links; it ends with its standard input."""
-    command = ["python", "-P", "-m", "nodes.control.ask", record.nodes[node].control, "capture", *links]
+    command = [*ASK, record.nodes[node].control, "capture", *links]
     return subprocess.Popen(
-        ["docker", "exec", "--interactive", container_of(record, node), *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        inside_arguments(record, node, *command, interactive=True), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-
-
-def fetch_results(record: LabRecord, node: str, run: Path) -> None:
-    """Copy a node's journal, capture and log into the run's folder, as far as they can be had."""
-    with contextlib.suppress(SanloomError):
-        docker("cp", f"{container_of(record, node, ended=True)}:{_RUN}/.", str(run))
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        (run / f"{node}.log").write_text(log_of(record, node))

@@ -1,19 +1,31 @@
 """The swarm engine: every node of the lab is a service of a Docker Swarm, deployed as one stack.
 
-Commands reach into the containers of this machine; a node that Swarm placed on another machine runs, but ``exec``,
-``capture`` and ``ps`` must be called there.
+A manager cannot reach into the containers of other machines, so all that is done inside a node goes from the lab's
+controller over the fabric's network (:mod:`nodes.control.reach`), wherever the node runs; ``end`` too.
 """
 
 import contextlib
 import json
 import shutil
+import subprocess
+import tarfile
+import tempfile
 import time
 from pathlib import Path
 
 from fabric.errors import EnvironmentLacks, SanloomError
-from nodes.container import READY
 from nodes.lab import leftovers, results
-from nodes.lab.container_lab import ContainerLab, ask, container_of, fetch_results, project
+from nodes.lab.container_lab import (
+    REACH,
+    RUN,
+    ContainerLab,
+    ask,
+    controller_of,
+    copy,
+    inside_arguments,
+    log_of,
+    project,
+)
 from nodes.lab.docker_cli import docker
 from nodes.lab.records import LabRecord
 from nodes.lab.swarm_file import KEY_FOLDER, render_swarm, write_keys
@@ -33,20 +45,8 @@ class SwarmLab(ContainerLab):
             end(self.record)
 
     def states(self) -> dict[str, str]:
-        """By the manager's word; a node on this machine is up once it has heard its neighbours."""
-        found = states(self.record)
-        return {node: self._unless_ready(node) if state == "up" else state for node, state in found.items()}
-
-    def _unless_ready(self, node: str) -> str:
-        try:
-            container = container_of(self.record, node)
-        except EnvironmentLacks:
-            return "up"  # on another machine, where its health is all that can be seen from here
-        try:
-            docker("exec", container, "test", "-e", str(READY))
-        except SanloomError:
-            return "starting"
-        return "up"
+        """By the manager's word and the nodes' own."""
+        return states(self.record)
 
     def _check_engine(self) -> None:
         state = docker("info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}").strip()
@@ -54,6 +54,7 @@ class SwarmLab(ContainerLab):
             raise EnvironmentLacks("this engine is no Swarm manager: docker swarm init, or run this on a manager")
 
     def _launch(self, image: str, directory: Path) -> None:
+        manager = docker("info", "--format", "{{.Swarm.NodeID}}").strip()
         write_keys(self.topology, directory / KEY_FOLDER)
         text = render_swarm(
             self.topology,
@@ -62,6 +63,7 @@ class SwarmLab(ContainerLab):
             mode=self._mode,
             seed=self._seed,
             capture=self.record.capture,
+            manager=f"node.id == {manager}",
         )
         (directory / FILE).write_text(text)
         try:
@@ -74,7 +76,7 @@ class SwarmLab(ContainerLab):
 
 
 def states(record: LabRecord) -> dict[str, str]:
-    """Node -> ``up`` (running and healthy), ``starting``, ``paused`` or ``ended``."""
+    """Node -> ``up`` (it has heard its neighbours), ``starting``, ``paused``, ``not answering`` or ``ended``."""
     shown = dict.fromkeys(record.nodes, "ended")
     try:
         lines = docker("stack", "ps", "--format", "{{json .}}", project(record)).splitlines()
@@ -87,37 +89,81 @@ def states(record: LabRecord) -> dict[str, str]:
         node = task["Name"].removeprefix(f"{project(record)}_").rpartition(".")[0]
         if node in shown and task["DesiredState"] in ("Running", "Ready"):
             shown[node] = "up" if task["CurrentState"].startswith("Running") else "starting"
-    paused = docker(
-        *["ps", "--filter", f"label=com.docker.stack.namespace={project(record)}", "--filter", "status=paused"],
-        *["--format", '{{.Label "com.docker.swarm.service.name"}}'],
-    )
-    for service in paused.split():
-        shown[service.removeprefix(f"{project(record)}_")] = "paused"
+    running = [node for node, state in shown.items() if state == "up"]
+    answers = _ask_for_states(record, running) if running else {}
+    for node in running:
+        shown[node] = _state(answers.get(node))
     return shown
 
 
+def _ask_for_states(record: LabRecord, nodes: list[str]) -> dict[str, dict[str, bool] | None]:
+    try:
+        told = docker("exec", controller_of(record), *REACH, ",".join(nodes), "state", timeout=15)
+    except SanloomError:
+        return {}
+    answers: dict[str, dict[str, bool] | None] = json.loads(told)
+    return answers
+
+
+def _state(answer: dict[str, bool] | None) -> str:
+    if answer is None:
+        return "not answering"
+    if answer["paused"]:
+        return "paused"
+    return "up" if answer["ready"] else "starting"
+
+
+def pause(record: LabRecord, node: str) -> None:
+    """Freeze all that runs in a node's container, wherever it is."""
+    _reach(record, node, "pause")
+
+
+def resume(record: LabRecord, node: str) -> None:
+    """Let it go on."""
+    _reach(record, node, "resume")
+
+
+def kill(record: LabRecord, node: str) -> None:
+    """SIGKILL for all that runs in it; Swarm starts another task in its place."""
+    _reach(record, node, "kill")
+
+
+def _reach(record: LabRecord, node: str, operation: str) -> None:
+    record.control_path(node)
+    docker("exec", controller_of(record), *REACH, node, operation, timeout=15)
+
+
 def end(record: LabRecord) -> int:
-    """Fetch the results of the nodes on this machine and remove the stack with its networks, secrets and configs.
+    """Fetch the results of the nodes and remove the stack with its networks, secrets and configs.
 
     Returns how many nodes were not running. Safe to call again.
     """
     found = states(record)
-    for node, state in found.items():
-        if state == "paused":
-            docker("unpause", container_of(record, node))
     run = Path(record.run_directory)
-    if run.is_dir():
-        for node in record.nodes:
-            with contextlib.suppress(SanloomError):
-                ask(record, node, "flush")
-            fetch_results(record, node, run)
+    for node, state in found.items():
+        with contextlib.suppress(SanloomError, OSError, subprocess.SubprocessError, tarfile.TarError):
+            if state == "paused":
+                resume(record, node)
+            if run.is_dir() and state in ("up", "paused"):
+                _fetch_results(record, node, run)
     with contextlib.suppress(SanloomError):
         docker("stack", "rm", project(record))
     _await_gone(record)
     leftovers.remove_directory(Path(record.directory))
     if run.is_dir():
         results.join(run, list(record.nodes))
-    return sum(state == "ended" for state in found.values())
+    return sum(state != "up" for state in found.values())
+
+
+def _fetch_results(record: LabRecord, node: str, run: Path) -> None:
+    """Copy a node's journal, capture and log into the run's folder."""
+    ask(record, node, "flush")
+    with tempfile.TemporaryFile() as archive:
+        copy(inside_arguments(record, node, "tar", "-C", RUN, "-cf", "-", "."), stdout=archive)
+        archive.seek(0)
+        with tarfile.open(fileobj=archive) as opened:
+            opened.extractall(run, filter="data")
+    (run / f"{node}.log").write_text(log_of(record, node))
 
 
 def _await_gone(record: LabRecord) -> None:
