@@ -12,6 +12,7 @@ Exit status 125, and a sentence on standard error, if the node does not answer o
 import contextlib
 import json
 import os
+import signal
 import sys
 import termios
 import tty
@@ -80,6 +81,8 @@ class Reach:
         self._client.send(encode_json(Kind.RUN, {"arguments": arguments, "terminal": terminal}))
         failure: SanloomError
         async with trio.open_nursery() as nursery:
+            if terminal is not None:
+                nursery.start_soon(self._follow_size)
             nursery.start_soon(self._carry_input, source)
             nursery.start_soon(self._keep_alive)
             try:
@@ -131,6 +134,11 @@ class Reach:
                     return
         self._client.send(encode(Kind.INPUT))
 
+    async def _follow_size(self) -> None:
+        with trio.open_signal_receiver(signal.SIGWINCH) as resized:
+            async for _ in resized:
+                self._client.send(encode_json(Kind.RESIZE, {"terminal": own_terminal()}))
+
     async def _keep_alive(self) -> None:
         while True:
             self._client.send(encode(Kind.ALIVE))
@@ -153,19 +161,24 @@ async def states(nodes: list[str], connect: Callable[[str], Reach]) -> dict[str,
 
 async def run_here(reach: Reach, arguments: list[str], *, terminal: bool) -> int:
     """Run a command with our own standard input, output and errors."""
-    size = os.get_terminal_size() if terminal else None
     with raw_terminal() if terminal else contextlib.nullcontext():
         streams = [trio.lowlevel.FdStream(os.dup(fd)) for fd in (0, 1, 2)]
         try:
             return await reach.run(
                 arguments,
-                None if size is None else (size.lines, size.columns),
+                own_terminal() if terminal else None,
                 streams[0],
                 {Kind.OUTPUT: streams[1], Kind.ERRORS: streams[2]},
             )
         finally:
             for stream in streams:
                 await trio.aclose_forcefully(stream)
+
+
+def own_terminal() -> tuple[int, int]:
+    """Rows and columns of our terminal; usual ones while whoever gave it to us has not said."""
+    size = os.get_terminal_size(0)
+    return size.lines or 24, size.columns or 80
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ class RemoteCommand:
     def __init__(self, arguments: list[str], terminal: tuple[int, int] | None, send: Callable[[bytes], None]) -> None:
         self._arguments = arguments
         self._terminal = terminal
+        self._terminal_fd: int | None = None
         self._send = send
         self.credit = Credit()
         self._credited = trio.Event()
@@ -43,6 +44,11 @@ class RemoteCommand:
         """``credit`` has grown."""
         self._credited.set()
         self._credited = trio.Event()
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Rows and columns of the client's terminal have changed."""
+        if self._terminal_fd is not None:
+            fcntl.ioctl(self._terminal_fd, termios.TIOCSWINSZ, _size(size))
 
     async def run(self) -> None:
         """Until it has ended and its status is sent."""
@@ -66,6 +72,7 @@ class RemoteCommand:
             status = process.returncode
             self._send(encode_json(Kind.EXIT, {"status": status if status >= 0 else 128 - status}))
         finally:
+            self._terminal_fd = None
             with trio.CancelScope(shield=True):
                 await _end(process)
                 for stream in streams:
@@ -91,7 +98,7 @@ class RemoteCommand:
             return process, streams
         ours, its = pty.openpty()
         try:
-            fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", *self._terminal, 0, 0))
+            fcntl.ioctl(its, termios.TIOCSWINSZ, _size(self._terminal))
             process = subprocess.Popen(
                 self._arguments,
                 stdin=its,
@@ -105,6 +112,7 @@ class RemoteCommand:
             raise
         finally:
             os.close(its)
+        self._terminal_fd = ours
         return process, [trio.lowlevel.FdStream(os.dup(ours)), trio.lowlevel.FdStream(ours)]
 
     async def _carry_input(self, stream: trio.lowlevel.FdStream) -> None:
@@ -137,6 +145,10 @@ class RemoteCommand:
                     data = data[len(part) :]
                     self.credit.take(len(part))
                     self._send(encode(kind, part))
+
+
+def _size(size: tuple[int, int]) -> bytes:
+    return struct.pack("4H", *size, 0, 0)
 
 
 async def _wait(process: "subprocess.Popen[bytes]") -> None:

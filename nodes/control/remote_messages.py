@@ -4,6 +4,7 @@ A message is one byte (:class:`Kind`) and a payload. One client connection is on
 
     client -> node   RUN {"arguments": [...], "terminal": null | [rows, columns]}, INPUT ..., INPUT (empty: the end)
     node -> client   OUTPUT ..., ERRORS ..., EXIT {"status": 0}
+    client -> node   RESIZE {"terminal": [rows, columns]}, at any time
     client -> node   ASK {"op": "state" | "pause" | "resume" | "kill"}
     node -> client   ANSWER {...}
     node -> client   REFUSED text, in UTF-8: instead of any of these; nothing follows
@@ -43,6 +44,7 @@ class Kind(IntEnum):
     REFUSED = 8
     CREDIT = 9
     ALIVE = 10
+    RESIZE = 11
 
 
 class MalformedMessage(SanloomError, ValueError):
@@ -93,11 +95,12 @@ def decode_arguments(payload: bytes) -> tuple[list[str], tuple[int, int] | None]
         raise MalformedMessage("arguments: expected a list of texts")
     if any("\0" in each for each in arguments):
         raise MalformedMessage("arguments: a NUL in a command line")
-    if terminal is None:
-        return arguments, None
-    if not (isinstance(terminal, list) and len(terminal) == 2 and all(_is_size(each) for each in terminal)):
-        raise MalformedMessage("terminal: expected rows and columns")
-    return arguments, (terminal[0], terminal[1])
+    return arguments, None if terminal is None else _terminal(terminal)
+
+
+def decode_resize(payload: bytes) -> tuple[int, int]:
+    """Rows and columns of a RESIZE; MalformedMessage."""
+    return _terminal(decode_json(payload).get("terminal"))
 
 
 def decode_credit(payload: bytes) -> int:
@@ -106,6 +109,12 @@ def decode_credit(payload: bytes) -> int:
         raise MalformedMessage("a credit of a wrong size")
     size: int = _CREDIT.unpack(payload)[0]
     return size
+
+
+def _terminal(value: object) -> tuple[int, int]:
+    if not (isinstance(value, list) and len(value) == 2 and all(_is_size(each) for each in value)):
+        raise MalformedMessage("terminal: expected rows and columns")
+    return value[0], value[1]
 
 
 def _is_size(value: object) -> bool:

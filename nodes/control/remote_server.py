@@ -29,6 +29,7 @@ from nodes.control.remote_messages import (
     decode_arguments,
     decode_credit,
     decode_json,
+    decode_resize,
     encode,
     encode_json,
 )
@@ -88,6 +89,8 @@ class RemoteServer:
         elif kind is Kind.CREDIT:
             command.credit.give(decode_credit(payload))
             command.credited()
+        elif kind is Kind.RESIZE:
+            command.resize(decode_resize(payload))
         elif kind is not Kind.ALIVE:
             raise MalformedMessage(f"{kind.name} while a command runs")
 

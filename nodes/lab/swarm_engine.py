@@ -89,6 +89,12 @@ def states(record: LabRecord) -> dict[str, str]:
         node = task["Name"].removeprefix(f"{project(record)}_").rpartition(".")[0]
         if node in shown and task["DesiredState"] in ("Running", "Ready"):
             shown[node] = "up" if task["CurrentState"].startswith("Running") else "starting"
+    frozen = docker(
+        *["ps", "--filter", f"label=com.docker.stack.namespace={project(record)}", "--filter", "status=paused"],
+        *["--format", '{{.Label "com.docker.swarm.service.name"}}'],
+    )
+    for service in frozen.split():  # by docker pause, on this machine; its remote control is frozen too
+        shown[service.removeprefix(f"{project(record)}_")] = "paused"
     running = [node for node, state in shown.items() if state == "up"]
     answers = _ask_for_states(record, running) if running else {}
     for node in running:
@@ -143,7 +149,7 @@ def end(record: LabRecord) -> int:
     for node, state in found.items():
         with contextlib.suppress(SanloomError, OSError, subprocess.SubprocessError, tarfile.TarError):
             if state == "paused":
-                resume(record, node)
+                _thaw(record, node)
             if run.is_dir() and state in ("up", "paused"):
                 _fetch_results(record, node, run)
     with contextlib.suppress(SanloomError):
@@ -153,6 +159,15 @@ def end(record: LabRecord) -> int:
     if run.is_dir():
         results.join(run, list(record.nodes))
     return sum(state != "up" for state in found.values())
+
+
+def _thaw(record: LabRecord, node: str) -> None:
+    """Whoever froze it."""
+    service = f"label=com.docker.swarm.service.name={project(record)}_{node}"
+    found = docker("ps", "-q", "--filter", service, "--filter", "status=paused").split()
+    if found:
+        docker("unpause", *found)
+    resume(record, node)
 
 
 def _fetch_results(record: LabRecord, node: str, run: Path) -> None:

@@ -124,6 +124,21 @@ async def test_a_command_on_a_terminal(no_processes):
 
 
 @in_trio
+async def test_a_terminal_follows_its_client(no_processes):
+    async with served(no_processes) as (channel, _):
+        client = MessageClient(channel.address, Credentials(CONTROLLER, {"s1": NODE.public}), "s1")
+        script = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.01; done"
+        client.send(encode_json(Kind.RUN, {"arguments": ["sh", "-c", script], "terminal": [24, 80]}))
+        out = b""
+        while b"ready" not in out:
+            out += (await client.receive())[1:]
+        client.send(encode_json(Kind.RESIZE, {"terminal": [50, 132]}))
+        while b"50 132\r\n" not in out:
+            out += (await client.receive())[1:]
+        client.close()
+
+
+@in_trio
 async def test_the_command_ends_when_its_client_has_gone(no_processes):
     async with served(no_processes) as (channel, _):
         out = Collected()
@@ -139,8 +154,8 @@ async def test_the_command_ends_when_its_client_has_gone(no_processes):
                 arguments = ["sh", "-c", "echo $$; exec sleep 1000"]
                 await one.run(arguments, None, Given(), {Kind.OUTPUT: out, Kind.ERRORS: Collected()})
         pid = int(out.data)
-        while start_time(pid) is not None:
-            await trio.sleep(0.01)  # noqa: ASYNC110  # another process's end
+        while start_time(pid) is not None:  # noqa: ASYNC110  # another process ends; nothing tells us
+            await trio.sleep(0.01)
 
 
 @in_trio
@@ -197,6 +212,7 @@ def state_of(process):
         (encode_json(Kind.RUN, {"arguments": []}), "expected a list of texts"),
         (encode_json(Kind.RUN, {"arguments": ["a\0b"]}), "NUL"),
         (encode_json(Kind.RUN, {"arguments": ["true"], "terminal": [0, 80]}), "rows and columns"),
+        (encode_json(Kind.RUN, {"arguments": ["true"], "terminal": [24]}), "rows and columns"),
         (encode(Kind.RUN, b" " * (remote_messages.ARGUMENTS_MAX + 1)), "at most"),
         (encode_json(Kind.ASK, {"op": "reboot"}), "unknown operation 'reboot'; there are state, pause"),
     ],
