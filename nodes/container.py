@@ -1,7 +1,8 @@
-"""What a container of the image runs: ``python -m nodes.container host|network-switch|keys|control``.
+"""What a container of the image runs: ``python -m nodes.container ROLE``, a role of ROLES, ``keys`` or ``control``.
 
-``host`` and ``network-switch`` write the node's configuration from the environment (see ``docker/README.md``) and
-become the node. ``keys`` makes CURVE keys for all nodes, once, into ``/keys/NODE`` (one volume each): the node's own
+``host`` and ``network-switch`` (and ``generator``, a host for measurements) write the node's configuration from the
+environment (see ``docker/README.md``) and become the node. ``keys`` makes CURVE keys for all nodes, once, into
+``/keys/NODE`` (one volume each): the node's own
 secret key, readable by the node's user only, and everybody's public key. Keys that are there already are kept, so
 that a lab can be started again.
 
@@ -19,7 +20,7 @@ from typing import NoReturn
 from fabric.errors import SanloomError, UsageError
 from fabric.live.curve import Credentials, new_keys, read_secret, write_secret
 
-ROLES = {"host": "agent", "network-switch": "netswitch"}
+ROLES = {"host": "nodes.agent", "network-switch": "nodes.netswitch", "generator": "nodes.bench.generator"}
 RUNTIME, DATA, KEYS = Path("/run/sanloom"), Path("/var/lib/sanloom/run"), Path("/var/lib/sanloom/keys")
 READY = RUNTIME / "ready"
 KEY_VOLUMES = Path("/keys")
@@ -97,8 +98,7 @@ def become_node(role: str) -> NoReturn:
     path.write_text(json.dumps(config))
     if CONTROL in public:
         _start_apart([sys.executable, "-P", "-m", "nodes.control.remote_server"])
-    module = f"nodes.{ROLES[role]}"
-    arguments = [sys.executable, "-P", "-m", module, "--config", str(path), "--ready-file", str(READY)]
+    arguments = [sys.executable, "-P", "-m", ROLES[role], "--config", str(path), "--ready-file", str(READY)]
     os.execv(sys.executable, arguments)
 
 

@@ -33,6 +33,7 @@ from fabric.topology.spec import Topology
 from nodes.control.capture import CaptureOperation
 from nodes.control.server import ControlServer
 from nodes.lab import leftovers
+from nodes.output_file import OutputFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +119,11 @@ class NodeDaemon:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.plan = Plan(config.topology)
-        self._journal_file = config.journal.open("a", buffering=1)
-        self.journal = LineJournal(self._journal_file.write)
+        self._journal_file = OutputFile(config.journal)
+        self.journal = LineJournal(self._journal_file.write_text)
         self.channels = NodeChannels(config.node, config.endpoints(self.plan), config.credentials())
         self.driver: NodeDriver
-        self._capture_file: Any = None
+        self._capture_file: OutputFile | None = None
         self._launcher_gone = False
 
     def build(self, engine: Engine, on_event: EventHandler) -> NodeDriver:
@@ -173,6 +174,8 @@ class NodeDaemon:
             "neighbours": driver.neighbours(),
             "messages_refused": self.channels.refused,
             "handshakes_refused": self.channels.handshakes_refused,
+            "journal_lines_lost": self._journal_file.lost,
+            "capture_blocks_lost": 0 if self._capture_file is None else self._capture_file.lost,
             "taps": len(driver.taps.statistics()),
         }
 
@@ -189,7 +192,8 @@ class NodeDaemon:
 
     def _start_capture(self, nursery: trio.Nursery, path: Path) -> None:
         """Everything that enters this node's links, into a file, from the first frame on."""
-        self._capture_file = path.open("wb")
+        path.unlink(missing_ok=True)
+        self._capture_file = OutputFile(path, buffer=1 << 18, resume=False)
         offset = time.time_ns() - time.monotonic_ns()
         stream = CaptureStream(self._capture_file.write, epoch_offset=offset)
         names = [str(link.name) for link in self.plan.links_from(self.config.node)]

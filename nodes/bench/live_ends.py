@@ -7,9 +7,11 @@ per place, the same window of unacknowledged frames and as many acknowledgements
 """
 
 import contextlib
+import dataclasses
 import json
 import secrets
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,9 +24,10 @@ from fabric.topology.yaml_model import parse
 from fabric.units import SECOND
 from nodes.bench.figures import Figure, from_rounds
 from nodes.bench.forwarding import FLOOR, SIZES, TOPOLOGY, make_frame, relay
-from nodes.control import client
-from nodes.lab import records
+from nodes.lab import engines, records
+from nodes.lab.compose_engine import ComposeLab
 from nodes.lab.process_engine import Lab
+from nodes.lab.swarm_engine import SwarmLab
 
 WINDOW = 512
 """Four connections' worth of unacknowledged packets."""
@@ -38,17 +41,36 @@ class GeneratorLab(Lab):
     host_program = "nodes.bench.generator"
 
 
-def measure(*, seconds: float, rounds: int) -> list[Figure]:
-    """Interleaved rounds of ``seconds`` each."""
+class GeneratorComposeLab(ComposeLab):
+    """The same in containers."""
+
+    host_role = "generator"
+
+
+class GeneratorSwarmLab(SwarmLab):
+    """The same on Swarm."""
+
+    host_role = "generator"
+
+
+LABS: dict[str, type[Lab] | type[ComposeLab] | type[SwarmLab]] = {
+    "process": GeneratorLab,
+    "compose": GeneratorComposeLab,
+    "swarm": GeneratorSwarmLab,
+}
+
+
+def measure(*, seconds: float, rounds: int, engine: str = "process") -> list[Figure]:
+    """Interleaved rounds of ``seconds`` each. The bare arrangement always runs on the machine itself."""
     figures = []
-    with _live() as live, _bare() as bare:
+    with _live(engine) as live, _bare() as bare:
         for size in SIZES:
             frame = make_frame(Plan(parse(TOPOLOGY, "bench")), size).hex()
             for burst in (live, bare):
                 burst(frame, WARM_UP_SECONDS)
             pairs = [(live(frame, seconds), bare(frame, seconds)) for _ in range(rounds)]
             ours, baseline = zip(*pairs, strict=True)
-            name = f"forwarding {size} B, live hosts"
+            name = f"forwarding {size} B, live hosts" + ("" if engine == "process" else ", in containers")
             figures.append(
                 from_rounds(name, "frames/s", ours, baseline, "bare pyzmq source, relay, sink", at_least=FLOOR)
             )
@@ -56,16 +78,22 @@ def measure(*, seconds: float, rounds: int) -> list[Figure]:
 
 
 @contextlib.contextmanager
-def _live() -> Iterator[Callable[[str, float], float]]:
+def _live(engine: str) -> Iterator[Callable[[str, float], float]]:
     name = f"bench-{secrets.token_hex(3)}"  # its results go with its directory
     run = records.labs_directory() / name / "run"
-    with GeneratorLab(parse(TOPOLOGY, "bench"), run, name=name) as lab:
+    try:
+        with LABS[engine](parse(TOPOLOGY, "bench"), run, name=name) as lab:
+            record = dataclasses.replace(lab.record, nodes=dict(lab.record.nodes))
+            client = record.nodes["client"]
+            record.nodes["client"] = dataclasses.replace(client, control=client.control.replace(".control", ".bench"))
 
-        def burst(frame: str, seconds: float) -> float:
-            path = lab.directory / "client.bench"
-            return _rate(client.ask(path, "burst", frame=frame, window=WINDOW, seconds=seconds))
+            def burst(frame: str, seconds: float) -> float:
+                done = engines.ask(record, "client", "burst", frame=frame, window=WINDOW, seconds=seconds)
+                return _rate(done)
 
-        yield burst
+            yield burst
+    finally:
+        shutil.rmtree(run.parent, ignore_errors=True)
 
 
 @contextlib.contextmanager

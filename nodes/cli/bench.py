@@ -14,10 +14,12 @@ from nodes.cli.options_and_tables import json_option, table
 from nodes.lab.engines import ENGINES
 
 
-def _forwarding(quick: bool, _engine: str) -> list[Figure]:
+def _forwarding(quick: bool, engine: str) -> list[Figure]:
     from nodes.bench import forwarding, live_ends
 
     seconds, rounds = (0.2, 2) if quick else (0.8, 3)
+    if engine != "process":
+        return _in_container("forwarding", quick) + live_ends.measure(seconds=seconds, rounds=rounds, engine=engine)
     return forwarding.measure(seconds=seconds, rounds=rounds) + live_ends.measure(seconds=seconds, rounds=rounds)
 
 
@@ -27,7 +29,9 @@ def _goodput(quick: bool, engine: str) -> list[Figure]:
     return goodput.measure(size=(4 if quick else 32) << 20, rounds=2 if quick else 5, engine=engine)
 
 
-def _delay(quick: bool, _engine: str) -> list[Figure]:
+def _delay(quick: bool, engine: str) -> list[Figure]:
+    if engine != "process":
+        return _in_container("delay", quick)
     from nodes.bench import delay
 
     return delay.measure(frames=12 if quick else 64, rounds=2 if quick else 5)
@@ -39,13 +43,21 @@ def _handoff(quick: bool, engine: str) -> list[Figure]:
     return handoff.measure(rounds=16 if quick else 100, engine=engine)
 
 
-def _simulator(quick: bool, _engine: str) -> list[Figure]:
+def _simulator(quick: bool, engine: str) -> list[Figure]:
+    if engine != "process":
+        return _in_container("simulator", quick)
     from nodes.bench import reliable_connection, simulator
 
     rounds = 2 if quick else 5
     return simulator.measure(size=(1 if quick else 4) << 20, rounds=rounds) + reliable_connection.measure(
         packets=5_000 if quick else 20_000, rounds=rounds
     )
+
+
+def _in_container(name: str, quick: bool) -> list[Figure]:
+    from nodes.bench import in_container
+
+    return in_container.measure(name, quick=quick)
 
 
 MEASUREMENTS: dict[str, Callable[[bool, str], list[Figure]]] = {
@@ -64,7 +76,7 @@ MEASUREMENTS: dict[str, Callable[[bool, str], list[Figure]]] = {
     type=click.Choice(ENGINES),
     default="process",
     show_default=True,
-    help="For goodput and handoff, which run in a lab; the others measure single processes of this machine.",
+    help="Where it is measured: a lab of this engine; what needs no lab, in one container of the image.",
 )
 @click.option("--quick", is_flag=True, help="Fewer and shorter rounds: rough figures in some seconds.")
 @json_option

@@ -1,6 +1,7 @@
 """The ``sanloom`` command: finds the subcommand, imports only that, and turns our exceptions into exit statuses."""
 
 import difflib
+import errno
 import importlib
 import sys
 
@@ -23,6 +24,18 @@ COMMANDS = {
     "doctor": ("nodes.cli.doctor", "Say what this machine can do."),
 }
 """Command -> module with a click command named ``command``, and its line in the help."""
+
+
+REMEDIES = {
+    errno.ENOSPC: "free some space, or choose another folder for the results with --out",
+    errno.EDQUOT: "free some space, or choose another folder for the results with --out",
+    errno.EROFS: "choose a folder that can be written, with --out",
+    errno.EACCES: "choose a folder of yours, with --out",
+    errno.EMFILE: "allow more open files: ulimit -n 4096",
+    errno.ENFILE: "this machine has too many open files; end some programs",
+    errno.ENOMEM: "this machine has too little memory; end some programs",
+}
+"""What this machine may lack at any moment -> what to do."""
 
 
 class LazyGroup(click.Group):
@@ -81,6 +94,12 @@ def main() -> int:
     except SanloomError as error:
         click.echo(f"sanloom: {error}", err=True)
         return 1
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"sanloom: {error.strerror}{where}: {REMEDIES[error.errno]}", err=True)
+        return 3
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""``python -m nodes.control.ask SOCKET OPERATION [LINK...]``: a node's control socket from the command line.
+"""``python -m nodes.control.ask SOCKET OPERATION [MEMBERS]``, or ``SOCKET capture [LINK...]``: a node's control socket
+from the command line. MEMBERS are a JSON object.
 
 For whoever cannot reach the socket itself, such as a launcher outside the container. Prints the result as JSON;
 ``capture`` writes pcapng to standard output until the reader goes away or standard input ends.
@@ -19,12 +20,12 @@ CHUNK = 1 << 18
 
 def main() -> int:
     """Entry point."""
-    path, operation, links = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    path, operation, rest = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     try:
         if operation != "capture":
-            print(json.dumps(client.ask(path, operation)))
+            print(json.dumps(client.ask(path, operation, **json.loads(rest[0] if rest else "{}"))))
             return 0
-        return _capture(path, links)
+        return _capture(path, rest)
     except SanloomError as error:
         sys.stderr.write(f"{error}\n")
         return 1

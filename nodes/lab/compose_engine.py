@@ -45,6 +45,7 @@ class ComposeLab(ContainerLab):
             mode=self._mode,
             seed=self._seed,
             capture=self.record.capture,
+            host_role=self.host_role,
         )
         (directory / FILE).write_text(text)
         _compose(self.record, "up", "--detach", "--no-build", "--quiet-pull", timeout=READY_SECONDS)

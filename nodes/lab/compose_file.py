@@ -28,6 +28,7 @@ def render_compose(
     mode: str = "suspend",
     seed: int | None = None,
     capture: bool = False,
+    host_role: str = "host",
     workload: bool = False,
 ) -> str:
     """The text of the file.
@@ -88,7 +89,7 @@ def render_compose(
         lines += [
             f"  {node}:",
             "    <<: *node",
-            f"    command: [{kind}]",
+            f"    command: [{host_role if kind == 'host' else kind}]",
             f"    hostname: {node}",
             f"    labels: {{{LABEL_LAB}: {name}, {LABEL_NODE}: {node}, {LABEL_KIND}: {kind}}}",
             "    environment:",

@@ -32,6 +32,8 @@ class ContainerLab(ABC):
     """A lab of containers; the interface is that of :class:`nodes.lab.process_engine.Lab`."""
 
     engine: str
+    host_role = "host"
+    """What the image runs as a host."""
 
     def __init__(
         self,
@@ -92,9 +94,9 @@ class ContainerLab(ABC):
         """Start a command on a host; text mode, ``options`` as for Popen. Ending it here does not end it there."""
         return subprocess.Popen(exec_arguments(self.record, host, arguments), text=True, **options)
 
-    def ask(self, node: str, operation: str) -> dict[str, Any]:
+    def ask(self, node: str, operation: str, **members: Any) -> dict[str, Any]:
         """One request on a node's control socket."""
-        return ask(self.record, node, operation)
+        return ask(self.record, node, operation, **members)
 
     def place(self, host: str, path: Path) -> str:
         """Copy a file into a host; its path there."""
@@ -189,9 +191,9 @@ def copy(arguments: list[str], **files: Any) -> None:
         raise explain(tuple(arguments[1:]), done.stderr.decode(errors="replace"))
 
 
-def ask(record: LabRecord, node: str, operation: str) -> dict[str, Any]:
+def ask(record: LabRecord, node: str, operation: str, **members: Any) -> dict[str, Any]:
     """One request on a node's control socket, asked from inside its container."""
-    command = inside_arguments(record, node, *ASK, record.nodes[node].control, operation)
+    command = inside_arguments(record, node, *ASK, record.nodes[node].control, operation, json.dumps(members))
     answer: dict[str, Any] = json.loads(docker(*command[1:], timeout=15))
     return answer
 

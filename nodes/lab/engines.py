@@ -31,11 +31,11 @@ def states(record: LabRecord) -> dict[str, str]:
     return {name: "up" if node.alive() else "ended" for name, node in record.nodes.items()}
 
 
-def ask(record: LabRecord, node: str, operation: str) -> dict[str, Any]:
+def ask(record: LabRecord, node: str, operation: str, **members: Any) -> dict[str, Any]:
     """One request on a node's control socket; SanloomError if it does not answer."""
     if record.engine != "process":
-        return container_lab.ask(record, node, operation)
-    return client.ask(record.control_path(node), operation)
+        return container_lab.ask(record, node, operation, **members)
+    return client.ask(record.control_path(node), operation, **members)
 
 
 def exec_command(record: LabRecord, host: str, arguments: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:

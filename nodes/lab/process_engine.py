@@ -30,6 +30,8 @@ from provider.ipc import ENVIRONMENT_AGENT
 READY_SECONDS = 20.0
 TCP_PORT = 4793
 _CONFIG = "{}.config"
+_SIGNS_OF_LACK = ("Address already in use", "No space left on device", "Too many open files", "Cannot allocate memory")
+"""In a node's last words: this machine has too little of something."""
 
 
 class Lab:
@@ -115,9 +117,9 @@ class Lab:
         """Start a command on a host: with the host's agent in its environment. Text mode; ``options`` as for Popen."""
         return subprocess.Popen(list(arguments), env=environment_on(self.record, host), text=True, **options)
 
-    def ask(self, node: str, operation: str) -> dict[str, Any]:
+    def ask(self, node: str, operation: str, **members: Any) -> dict[str, Any]:
         """One request on a node's control socket."""
-        return client.ask(self.record.control_path(node), operation)
+        return client.ask(self.record.control_path(node), operation, **members)
 
     def place(self, host: str, path: Path) -> str:
         """Hosts see the files of this machine as they are."""
@@ -208,7 +210,8 @@ class Lab:
                 if os.read(fd, 16) != b"ready\n":
                     log = (self.run_directory / f"{name}.log").read_text(errors="replace").strip()
                     last = log.splitlines()[-1] if log else "it wrote nothing to its log"
-                    raise SanloomError(f"node {name} ended at its start: {last}")
+                    lacks = any(sign in last for sign in _SIGNS_OF_LACK)
+                    raise (EnvironmentLacks if lacks else SanloomError)(f"node {name} ended at its start: {last}")
 
 
 def _tcp_settings(nodes: list[str], directory: Path) -> dict[str, dict[str, Any]]:

@@ -6,13 +6,14 @@ import time
 from pathlib import Path
 
 from fabric.capture.merge import merge_captures
+from fabric.errors import UsageError
 
 CAPTURE = "capture.pcapng"
 EVENTS = "events.jsonl"
 
 
 def new_run_directory(out: Path, name: str) -> Path:
-    """Make ``out/DATE-TIME-name`` and let ``out/latest`` lead to it."""
+    """Make ``out/DATE-TIME-name`` and let ``out/latest`` lead to it. UsageError if there can be no such folder."""
     out = out.resolve()
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for number in range(1, 1000):
@@ -22,6 +23,8 @@ def new_run_directory(out: Path, name: str) -> Path:
             break
         except FileExistsError:
             continue
+        except (NotADirectoryError, FileNotFoundError, PermissionError) as error:
+            raise UsageError(f"{out}: no folder for results can be made there: {error.strerror}") from None
     temporary = out / f".latest-{run.name}"
     temporary.symlink_to(run.name)
     temporary.replace(out / "latest")

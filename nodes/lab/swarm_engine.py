@@ -6,14 +6,17 @@ controller over the fabric's network (:mod:`nodes.control.reach`), wherever the 
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from fabric.errors import EnvironmentLacks, SanloomError
+from fabric.errors import EnvironmentLacks, SanloomError, UsageError
+from fabric.topology.spec import Topology
 from nodes.lab import leftovers, results
 from nodes.lab.container_lab import (
     REACH,
@@ -32,12 +35,19 @@ from nodes.lab.swarm_file import KEY_FOLDER, render_swarm, write_keys
 
 FILE = "stack.yaml"
 GONE_SECONDS = 90.0
+_MACHINE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.-]*\Z")
+_CONSTRAINT = re.compile(r"^(node|engine)\.[a-z.A-Z0-9_-]+ *[!=]= *[A-Za-z0-9][A-Za-z0-9 ._/-]*\Z")
 
 
 class SwarmLab(ContainerLab):
     """A lab that Docker Swarm runs."""
 
     engine = "swarm"
+
+    def __init__(self, *arguments: Any, placement: dict[str, str] | None = None, **options: Any) -> None:
+        """``placement``: node -> constraint (``parse_placement``); the rest as for other labs."""
+        super().__init__(*arguments, **options)
+        self._placement = placement or {}
 
     def stop(self) -> None:
         """End the lab and join its results; safe to call again."""
@@ -63,6 +73,8 @@ class SwarmLab(ContainerLab):
             mode=self._mode,
             seed=self._seed,
             capture=self.record.capture,
+            host_role=self.host_role,
+            placement=self._placement,
             manager=f"node.id == {manager}",
         )
         (directory / FILE).write_text(text)
@@ -73,6 +85,24 @@ class SwarmLab(ContainerLab):
             )
         finally:
             shutil.rmtree(directory / KEY_FOLDER, ignore_errors=True)  # they are Swarm secrets now
+
+
+def parse_placement(topology: Topology, texts: tuple[str, ...]) -> dict[str, str]:
+    """``NODE=CONSTRAINT`` texts -> node -> constraint; a bare word is the host name of a machine. UsageError."""
+    placement = {}
+    nodes = [*topology.network_switches, *topology.hosts]
+    for text in texts:
+        node, separator, constraint = text.partition("=")
+        if not separator or not constraint:
+            raise UsageError(f"--place {text}: expected NODE=MACHINE or NODE=CONSTRAINT, as node.labels.rack==1")
+        if node not in nodes:
+            raise UsageError(f"--place {text}: the topology has no node {node!r}; it has {', '.join(nodes)}")
+        if _MACHINE.match(constraint):
+            constraint = f"node.hostname == {constraint}"
+        elif not _CONSTRAINT.match(constraint):
+            raise UsageError(f"--place {text}: {constraint!r} is no constraint; one is: node.labels.rack==1")
+        placement[node] = constraint
+    return placement
 
 
 def states(record: LabRecord) -> dict[str, str]:

@@ -41,6 +41,7 @@ def render_swarm(
     mode: str = "suspend",
     seed: int | None = None,
     capture: bool = False,
+    host_role: str = "host",
     encrypted: bool = False,
     placement: dict[str, str] | None = None,
     manager: str = "node.role == manager",
@@ -72,7 +73,7 @@ def render_swarm(
             f"  {node}:",
             f"    image: {image}",
             "    init: true",
-            f"    command: [{kind}]",
+            f"    command: [{host_role if kind == 'host' else kind}]",
             f"    hostname: {node}",
             *_CONFINED,
             # Swarm gives a task a name only once it is healthy, and nodes find each other by name: healthy means here

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from fabric.topology.yaml_model import load
+from nodes.lab import records, swarm_engine
 from nodes.lab.swarm_file import render_swarm, write_keys
 from nodes.lab.topology_files import find_topology
 from tests.containers.test_compose import docker
@@ -99,6 +100,34 @@ def test_use_reschedule_and_removal(lab):
     assert sanloom("down", "--lab", "st", timeout=180).returncode == 0
     assert left() == {}
     assert "accept.waiting" in (lab / "events.jsonl").read_text()
+
+
+def test_the_controller_reaches_freezes_and_kills_nodes(lab):
+    done = sanloom("exec", "client", "--", "sh", "-c", "cat; echo oops >&2; exit 9", input="typed")
+    assert (done.returncode, done.stdout, done.stderr) == (9, "typed", "oops\n")
+    assert sanloom("exec", "client", "--", "no-such-program").returncode == 127
+    secret = docker("exec", container("control"), "cat", "/var/lib/sanloom/keys/secret.key").strip()
+    assert secret not in docker("inspect", container("control"))
+    record = records.find("st")
+    swarm_engine.pause(record, "client")
+    assert states() == {"s1": "up", "client": "paused", "server": "up"}
+    refused = sanloom("exec", "client", "--", "true")
+    assert (refused.returncode, refused.stderr) == (125, "node client: the node is paused\n")
+    swarm_engine.resume(record, "client")
+    wait_until(lambda: states()["client"] == "up")
+    docker("pause", container("client"))  # by somebody else, on this machine
+    wait_until(lambda: states()["client"] == "paused", seconds=2)
+    docker("unpause", container("client"))
+    first = container("server")
+    swarm_engine.kill(record, "server")
+    wait_until(lambda: states()["server"] != "up", seconds=2)
+    wait_until(lambda: states()["server"] == "up", seconds=60)
+    assert container("server") != first
+    assert "2 round trips" in round_trips(2)
+    capture = sanloom("capture", "--on", "client", "-w", str(lab / "c.pcapng"), "--seconds", "1")
+    assert capture.returncode == 0, capture.stderr
+    assert sanloom("logs", "s1").returncode == 0
+    assert "accept.waiting" in sanloom("logs", "--journal", "server").stdout
 
 
 def neighbours() -> dict[str, dict[str, object]]:
