@@ -15,7 +15,8 @@ from fabric.topology.spec import LinkSpec, Topology
 from fabric.topology.yaml_model import load
 from fabric.units import MILLISECOND, format_size, parse_duration, parse_ratio
 from nodes.apps.steps import TITLES
-from nodes.lab.engines import ENGINES, LAB_CLASSES, AnyLab
+from nodes.cli.options_and_tables import json_option, place_option
+from nodes.lab.engines import ENGINES, LAB_CLASSES, AnyLab, lab_options
 from nodes.lab.results import new_run_directory
 from nodes.lab.topology_files import find_topology
 
@@ -32,7 +33,8 @@ TIMEOUT = 110
 @click.option("--latency", help="One-way latency of every link, for example 5ms.")
 @click.option("--seed", type=int, help="Seed of the links' draws.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
+@place_option
+@json_option
 def command(
     engine: str,
     mode: str,
@@ -41,16 +43,17 @@ def command(
     latency: str | None,
     seed: int | None,
     out: Path,
+    places: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Move 32 MiB from client to server over slow and lossy links and hand the connection over in mid-transfer."""
     topology = _with_settings(load(find_topology("pair")), loss, latency)
-    out.mkdir(parents=True, exist_ok=True)
+    options = lab_options(engine, topology, "ipc", places)
     run = new_run_directory(out, "demo")
     if source is None:
         source = run / "sent.bin"
         source.write_bytes(os.urandom(SIZE))
-    with LAB_CLASSES[engine](topology, run, mode=mode, seed=seed, capture=True) as lab:
+    with LAB_CLASSES[engine](topology, run, mode=mode, seed=seed, capture=True, **options) as lab:
         started = time.monotonic()
         reports = _transfer(lab, source, run / "received.bin", mode)
         took = time.monotonic() - started

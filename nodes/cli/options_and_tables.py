@@ -1,4 +1,4 @@
-"""What several commands share: the ``--lab`` and ``--json`` options, and tables."""
+"""What several commands share: the options ``--lab``, ``--json`` and ``--place``, and tables."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -16,6 +16,12 @@ def lab_option(function: F) -> F:
 def json_option(function: F) -> F:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="The result as JSON.")(function)
+
+
+def place_option(function: F) -> F:
+    """``--place NODE=MACHINE``, for Swarm; may be repeated."""
+    text = "On Swarm: the machine of a node, by host name or as a constraint; may be repeated."
+    return click.option("--place", "places", metavar="NODE=MACHINE", multiple=True, help=text)(function)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

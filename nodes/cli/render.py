@@ -7,7 +7,9 @@ import click
 from fabric.errors import UsageError
 from fabric.topology.spec import Topology
 from fabric.topology.yaml_model import load
+from nodes.cli.options_and_tables import place_option
 from nodes.lab.compose_file import render_compose
+from nodes.lab.swarm_engine import parse_placement
 from nodes.lab.swarm_file import KEY_FOLDER, render_swarm, write_keys
 from nodes.lab.topology_files import find_topology
 
@@ -20,6 +22,8 @@ from nodes.lab.topology_files import find_topology
 @click.option("--capture", is_flag=True, help="Every node records what enters its links.")
 @click.option("--build-context", metavar="PATH", help="Let compose build the image from Sanloom's sources there.")
 @click.option("--workload", is_flag=True, help="Add a file transfer with hand-overs, under the profile workload.")
+@click.option("--encrypted", is_flag=True, help="For Swarm: let Docker encrypt the network too.")
+@place_option
 @click.option("-o", "output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of the terminal.")
 def command(
     topology: str,
@@ -29,6 +33,8 @@ def command(
     capture: bool,
     build_context: str | None,
     workload: bool,
+    encrypted: bool,
+    places: tuple[str, ...],
     output: Path | None,
 ) -> int:
     """Translate a topology. The compose file runs with plain: docker compose up
@@ -38,7 +44,11 @@ def command(
     """
     found = load(find_topology(topology))
     if target == "swarm":
-        return _swarm(found, output, mode, seed, capture)
+        placement = parse_placement(found, places)
+        text = render_swarm(found, mode=mode, seed=seed, capture=capture, encrypted=encrypted, placement=placement)
+        return _write_stack(found, output, text)
+    if places or encrypted:
+        raise UsageError("render: --place and --encrypted are for --to swarm")
     text = render_compose(found, mode=mode, seed=seed, capture=capture, build_context=build_context, workload=workload)
     if output is None:
         click.echo(text, nl=False)
@@ -50,12 +60,12 @@ def command(
     return 0
 
 
-def _swarm(topology: Topology, output: Path | None, mode: str, seed: int | None, capture: bool) -> int:
+def _write_stack(topology: Topology, output: Path | None, text: str) -> int:
     if output is None:
         raise UsageError("render --to swarm: -o FILE is needed; the keys go into a folder beside it")
     try:
         write_keys(topology, output.parent / KEY_FOLDER)
-        output.write_text(render_swarm(topology, mode=mode, seed=seed, capture=capture))
+        output.write_text(text)
     except OSError as error:
         raise UsageError(f"-o {output}: {error.filename or output}: {error.strerror}") from None
     return 0

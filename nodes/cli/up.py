@@ -5,15 +5,14 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
 from fabric.errors import UsageError
 from fabric.topology.spec import Topology
 from fabric.topology.yaml_model import NAME, load
-from nodes.cli.options_and_tables import json_option
-from nodes.lab.engines import ENGINES, LAB_CLASSES, AnyLab
+from nodes.cli.options_and_tables import json_option, place_option
+from nodes.lab.engines import ENGINES, LAB_CLASSES, AnyLab, lab_options
 from nodes.lab.results import new_run_directory
 from nodes.lab.topology_files import find_topology
 
@@ -34,6 +33,7 @@ from nodes.lab.topology_files import find_topology
 @click.option("--mode", type=click.Choice(["suspend", "local"]), default="suspend", show_default=True)
 @click.option("--capture/--no-capture", default=False, help="Record every link from the first frame on.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True)
+@place_option
 @json_option
 def command(
     topology: str,
@@ -45,6 +45,7 @@ def command(
     mode: str,
     capture: bool,
     out: Path,
+    places: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Start a lab: a file, a folder with a topology.yaml, or the name of a topology that comes with Sanloom.
@@ -55,7 +56,7 @@ def command(
     lab_name = name or found.name
     if not NAME.match(lab_name):
         raise UsageError(f"--name: {lab_name!r} is no name: a lower-case letter, then letters, digits and hyphens")
-    options: dict[str, Any] = {"transport": transport} if engine == "process" else {}
+    options = lab_options(engine, found, transport, places)
     lab = LAB_CLASSES[engine](
         found,
         new_run_directory(out, lab_name),

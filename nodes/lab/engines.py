@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fabric.capture.live_stream import LiveCapture, find_capture_point, open_links, open_live_capture
+from fabric.errors import UsageError
+from fabric.topology.spec import Topology
 from nodes.control import client
 from nodes.lab import compose_engine, container_lab, process_engine, swarm_engine
 from nodes.lab.compose_engine import ComposeLab
@@ -20,6 +22,15 @@ LAB_CLASSES: dict[str, type[Lab] | type[ComposeLab] | type[SwarmLab]] = {
     "compose": ComposeLab,
     "swarm": SwarmLab,
 }
+
+
+def lab_options(engine: str, topology: Topology, transport: str, places: tuple[str, ...]) -> dict[str, Any]:
+    """What the command line's options mean for labs of this engine, as keyword arguments. UsageError."""
+    if places and engine != "swarm":
+        raise UsageError("--place is for --engine swarm: only there are several machines")
+    if engine == "swarm":
+        return {"placement": swarm_engine.parse_placement(topology, places)}
+    return {"transport": transport} if engine == "process" else {}
 
 
 def states(record: LabRecord) -> dict[str, str]:
