@@ -220,7 +220,7 @@ class ApplicationServer:
         self._record(f"handoff.san.{step}.before", peer, {})
         descriptor = self._command(lambda now: self._half.redeem(peer.process, info, now))
         fd = self.channels.create(descriptor.s)
-        self.channels.open(descriptor.s)
+        self.channels.offer(descriptor.s)
         self._going_back.pop(ticket_number(info), None)
         self._record(f"handoff.san.{step}.after", peer, {})
         return {**self._describe(descriptor), "s": descriptor.s}, [fd]

@@ -54,6 +54,16 @@ class Channels:
         channel = self._channels[s] = _Channel(s)
         return channel.pair.process_end.fileno()
 
+    def offer(self, s: SocketHandle) -> None:
+        """The channel of a descriptor that has taken a socket over: a connection's is opened, a listener's tells of
+        what waits, another one waits for the connection to be made.
+        """
+        descriptor = self._half.core.descriptors[s]
+        if descriptor.socket.session is not None:
+            self.open(s)
+        for _ in descriptor.socket.queue:
+            self._channels[s].pair.signal_waiting()
+
     def open(self, s: SocketHandle) -> None:
         """Bytes may move."""
         channel = self._channels.get(s)
@@ -130,6 +140,8 @@ class Channels:
     def _revoke(self, s: SocketHandle, now: Instant) -> None:
         channel = self._channels.get(s)
         if channel is None or channel.pair.closed or not channel.is_open:
+            if channel is not None and not channel.pair.closed:
+                self._close(channel, channel.pair.close)
             self._half.channel_revoked(s, b"", b"", False, now)
         else:
             trio.lowlevel.notify_closing(channel.pair.agent_end)
@@ -146,7 +158,7 @@ class Channels:
         """Control returned: a fresh channel, which the process fetches with ``reattach``."""
         self._channels[s] = _Channel(s)
         self._returned[s] = None
-        self.open(s)
+        self.offer(s)
 
     # ---------------------------------------------------------------------------- moving bytes
 

@@ -54,7 +54,7 @@ class SanSocket(stdlib.socket):
         found = agent()
         result, fd = found.call_fd("WSPSocket", info=ipc.to_text(info))
         made = cls._wrap(found, int(result["s"]), fd)
-        made._connected = True
+        made._connected = result["state"] == "connected"
         return made
 
     @classmethod
@@ -132,8 +132,8 @@ class SanSocket(stdlib.socket):
         while True:
             if timeout != 0:
                 self._wait(select.POLLIN, None if deadline is None else max(0.0, deadline - time.monotonic()))
-            with contextlib.suppress(BlockingIOError, TimeoutError, ConnectionResetError):  # the agent says what it is
-                stdlib.socket.recv(self, 1, stdlib.MSG_DONTWAIT)  # claim one of the connections that wait
+            if self._claim_waiting():
+                continue  # control was away; this is a fresh channel
             try:
                 result, fd = self._agent.call_fd("WSPAccept", s=self._s)
             except BlockingIOError:
@@ -145,6 +145,16 @@ class SanSocket(stdlib.socket):
             if stdlib.getdefaulttimeout() is None and timeout is not None:
                 accepted.setblocking(True)
             return accepted, (result["peer"][0], result["peer"][1])
+
+    def _claim_waiting(self) -> bool:
+        """Take the sign of one of the connections that wait; true if the channel had to be replaced."""
+        try:
+            ended = not stdlib.socket.recv(self, 1, stdlib.MSG_DONTWAIT)
+        except BlockingIOError:
+            ended = False
+        except _UNUSABLE:
+            ended = True
+        return ended and self._explain("end")
 
     def getsockname(self) -> Address:
         """As the original."""

@@ -39,11 +39,15 @@ class ParkingTable:
         """Park a connection; returns its token. WSAENOBUFS when PARKED_MAX wait."""
         if len(self._parked) >= PARKED_MAX:
             raise WsaError(WsaErrno.WSAENOBUFS, f"{PARKED_MAX} sockets wait to be adopted")
+        token = parked.token = self.new_token()
+        self._parked[token] = parked
+        return token
+
+    def new_token(self) -> int:
+        """A token that stands for nothing yet; none comes again before all others have been."""
         token = self._next()
         while token == 0 or token in self._parked:
             token = self._next()
-        parked.token = token
-        self._parked[token] = parked
         return token
 
     def find(self, token: int, process: ProcessInstance | None) -> Parked:

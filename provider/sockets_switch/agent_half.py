@@ -17,7 +17,8 @@ from provider import constants as c
 from provider.errors import WsaErrno, WsaError
 from provider.handoff import registry as handoff
 from provider.sockets_switch import events
-from provider.sockets_switch.connections import Connections, holder_of
+from provider.sockets_switch.connections import Connections
+from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.options import DEFAULTS, READ_ONLY
 from provider.sockets_switch.shared_socket import AttachedProcess, Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
@@ -83,7 +84,7 @@ class AgentHalf:
 
     def listen(self, process: ProcessInstance, s: SocketHandle, backlog: int, now: Instant) -> None:
         """WSPListen."""
-        self._connections.listen(self._controlled(process, s), backlog, now)
+        self._connections.listeners.listen(self._controlled(process, s), backlog, now)
 
     def connect(self, process: ProcessInstance, s: SocketHandle, name: Address, now: Instant) -> None:
         """WSPConnect; ``ChannelOpened`` or ``ConnectFailed`` follows."""
@@ -91,7 +92,7 @@ class AgentHalf:
 
     def accept(self, process: ProcessInstance, s: SocketHandle, now: Instant) -> Descriptor:
         """WSPAccept; WSAEWOULDBLOCK when no connection waits."""
-        return self._connections.accept(self._controlled(process, s), now)
+        return self._connections.listeners.accept(self._controlled(process, s), now)
 
     def shutdown_send(self, process: ProcessInstance, s: SocketHandle, now: Instant) -> None:
         """The process sends no more; its channel has been read to the end."""
@@ -316,12 +317,7 @@ class AgentHalf:
         current = socket.pump is not None and socket.pump.san == descriptor.san and not last
         if descriptor.san is not None and not (last or current):
             descriptor.owner.table.WSPCloseSocket(descriptor.san, now)
-        if not last:
-            return
-        if socket.phase is SocketPhase.LISTENING and descriptor.san is not None:
-            descriptor.owner.table.WSPCloseSocket(descriptor.san, now)
-            self._connections.close_listener(socket, now)
-        else:
+        if last:
             self._connections.close_last(socket, unread, now)
 
     def _exit_descriptor(self, descriptor: Descriptor, now: Instant) -> None:

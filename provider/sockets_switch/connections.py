@@ -1,9 +1,7 @@
 """Connections of the agent half: made, accepted, fed, and ended.
 
 The provider is asked for a SAN socket only when the application connects or listens (statement 27). The session's
-Hello travels in the connection request; the answer comes back with the reply. A connection request is accepted as
-soon as it comes, so that a peer's connect succeeds before the application here calls accept, as with TCP; what the
-application has not accepted yet waits in the listener's queue, whose bound is the backlog.
+Hello travels in the connection request; the answer comes back with the reply.
 
 Ending: the last descriptor's close lets the session deliver what was accepted, then say DisConn. Once both directions
 are finished the side that initiated the connection sends DREQ; the other waits for it. Bytes that the application
@@ -12,7 +10,6 @@ never read turn a close into an abort, as with TCP (RFC 1122 4.2.2.13).
 
 from fabric.units import Instant
 from provider.errors import WsaErrno, WsaError
-from provider.handoff.registry import Holder
 from provider.session.session import (
     Aborted,
     Closed,
@@ -26,25 +23,16 @@ from provider.session.session import (
     Writable,
 )
 from provider.sockets_switch import events
+from provider.sockets_switch.listeners import ANY_ADDRESS, Listeners
 from provider.sockets_switch.session_pump import SessionPump
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
 from provider.spi import (
     Address,
-    CallerId,
-    ConditionDecision,
-    ConditionResult,
     NetworkEvent,
 )
 
-BACKLOG_MAX = 1024
 EPHEMERAL_FIRST, EPHEMERAL_LAST = 49_152, 65_535
-ANY_ADDRESS = "0.0.0.0"
-
-
-def holder_of(descriptor: Descriptor) -> Holder:
-    """The registry's name for a descriptor."""
-    return Holder(descriptor.owner.process, descriptor.s)  # type: ignore[arg-type]
 
 
 class Connections:
@@ -52,6 +40,7 @@ class Connections:
 
     def __init__(self, core: SwitchCore) -> None:
         self._core = core
+        self.listeners = Listeners(core, self)
         self._ports: dict[int, SharedSocket] = {}
         """Ports of listeners and bound sockets; connections share the port of their listener."""
         self._next_port = EPHEMERAL_FIRST + core.rng.randrange(EPHEMERAL_LAST - EPHEMERAL_FIRST)
@@ -74,26 +63,6 @@ class Connections:
         socket.phase = SocketPhase.BOUND
         return socket.local
 
-    def listen(self, descriptor: Descriptor, backlog: int, now: Instant) -> None:
-        """Begin to accept connections; calling it again changes the backlog."""
-        core, socket = self._core, descriptor.socket
-        backlog = max(1, min(backlog, BACKLOG_MAX))
-        if socket.phase is SocketPhase.LISTENING:
-            socket.backlog = backlog
-            return
-        if socket.phase is SocketPhase.CREATED:
-            self.bind(socket, (ANY_ADDRESS, 0))
-        if socket.phase is not SocketPhase.BOUND or socket.local is None:
-            raise WsaError(WsaErrno.WSAEISCONN, "the socket is connected or was")
-        core.companion_socket(descriptor, now)
-        table, san = descriptor.owner.table, descriptor.san
-        table.WSPBind(san, socket.local, now)
-        self._replay_options(descriptor, now)
-        table.WSPListen(san, backlog, now)
-        table.WSPEventSelect(san, NetworkEvent.FD_ACCEPT, now)
-        socket.backlog = backlog
-        socket.phase = SocketPhase.LISTENING
-
     def connect(self, descriptor: Descriptor, name: Address, now: Instant) -> None:
         """Begin to connect; ``ChannelOpened`` or ``ConnectFailed`` tells the outcome."""
         core, socket = self._core, descriptor.socket
@@ -113,12 +82,12 @@ class Connections:
         core.companion_socket(descriptor, now)
         assert descriptor.san is not None
         table, san = descriptor.owner.table, descriptor.san
-        self._start_session(socket, session)
+        self.start_session(socket, session)
         assert socket.pump is not None
         socket.pump.attach(table, san, now)
         try:
             table.WSPBind(san, local, now)
-            self._replay_options(descriptor, now)
+            self.replay_options(descriptor, now)
             table.WSPEventSelect(san, NetworkEvent.FD_CONNECT, now)
             table.WSPConnect(san, remote, session.hello(now), now)
         except WsaError as error:
@@ -130,35 +99,17 @@ class Connections:
             socket.phase = SocketPhase.FAILED
             raise
 
-    def accept(self, descriptor: Descriptor, now: Instant) -> Descriptor:
-        """Give the oldest waiting connection a descriptor. WSAEWOULDBLOCK when none waits."""
-        core, listener = self._core, descriptor.socket
-        if listener.phase is not SocketPhase.LISTENING:
-            raise WsaError(WsaErrno.WSAEINVAL, "the socket is not listening")
-        while listener.queue:
-            socket = listener.queue[0]
-            accepted = core.new_descriptor(descriptor.owner, socket)
-            listener.queue.popleft()
-            accepted.san = socket.descriptors[0].san
-            core.drop_descriptor(socket.descriptors[0])
-            core.registry.open(socket.number, holder_of(accepted), now)
-            accepted.has_channel = not socket.ended
-            if socket.session is not None and socket.session.unread:
-                core.emit(events.Readable(accepted.s))
-            core.touch(socket)
-            return accepted
-        raise WsaError(WsaErrno.WSAEWOULDBLOCK, "no connection waits")
-
     # -------------------------------------------------- what the provider signals
 
     def on_signal(self, socket: SharedSocket, now: Instant) -> None:
         """SetEvent by the provider: fetch the network events of the companion socket."""
+        if socket.listening is not None:
+            self.listeners.on_signal(socket, now)
+            return
         descriptor = next((d for d in socket.descriptors if d.san is not None), None)
         if descriptor is None or descriptor.san is None:
             return
         found = descriptor.owner.table.WSPEnumNetworkEvents(descriptor.san, now)
-        if found.events & NetworkEvent.FD_ACCEPT:
-            self._accept_requests(descriptor, now)
         if found.events & NetworkEvent.FD_CONNECT:
             self._on_connect_result(descriptor, found.errors[NetworkEvent.FD_CONNECT], found.callee_data, now)
 
@@ -186,48 +137,6 @@ class Connections:
         core.emit(events.ChannelOpened(descriptor.s))
         core.report("connect.established", s=descriptor.s, socket=socket.number, peer=list(socket.remote or ()))
         core.touch(socket)
-
-    def _accept_requests(self, listening: Descriptor, now: Instant) -> None:
-        core, listener = self._core, listening.socket
-
-        def condition(caller: CallerId) -> ConditionDecision:
-            rejected = ConditionDecision(ConditionResult.CF_REJECT)
-            if len(listener.queue) >= listener.backlog or listener.local is None:
-                return rejected
-            session = Session(Role.ACCEPTOR, core.config.session, (core.config.ip, listener.local[1]), caller.caller)
-            session.posted(core.config.session.receive_buffers)
-            if not session.handle_hello(caller.caller_data, now):
-                return rejected
-            made.append(session)
-            return ConditionDecision(ConditionResult.CF_ACCEPT, session.hello_ack(now))
-
-        while True:
-            made: list[Session] = []
-            child = core.new_socket()
-            try:
-                with core.creating(child):
-                    san, _caller = listening.owner.table.WSPAccept(listening.san, condition, now)
-            except WsaError as error:
-                core.sockets.pop(child.number, None)
-                if error.wsa is WsaErrno.WSAEWOULDBLOCK:
-                    return
-                core.report("accept.rejected", s=listening.s, error=error.name)
-                continue
-            (session,) = made
-            self._start_session(child, session)
-            assert child.pump is not None
-            child.phase = SocketPhase.CONNECTED
-            child.local, child.remote = session.local, session.remote
-            child.options = dict(listener.options)
-            waiting = core.new_descriptor(listening.owner, child)  # the queue's own, until the application accepts
-            waiting.san = san
-            waiting.owner.descriptors.pop(waiting.s)
-            listener.queue.append(child)
-            child.pump.attach(listening.owner.table, san, now)
-            child.pump.post(core.config.session.receive_buffers, now)
-            core.touch(child)
-            core.emit(events.ConnectionWaiting(listening.s))
-            core.report("accept.waiting", s=listening.s, socket=child.number, peer=list(child.remote))
 
     # ------------------------------------------------------- while it is connected
 
@@ -285,7 +194,10 @@ class Connections:
     def close_last(self, socket: SharedSocket, unread: bool, now: Instant) -> None:
         """No descriptor is left: deliver what was accepted, then finish; or abort if bytes were left unread."""
         core = self._core
-        self._free_port(socket)
+        if socket.phase is SocketPhase.LISTENING:
+            self.listeners.close(socket, now)
+            return
+        self.free_port(socket)
         if socket.session is None:
             core.sockets.pop(socket.number, None)
             return
@@ -299,19 +211,6 @@ class Connections:
         else:
             socket.session.close(now)
         core.touch(socket)
-
-    def close_listener(self, socket: SharedSocket, now: Instant) -> None:
-        """A listener ends: connections that nobody accepted are reset."""
-        self._free_port(socket)
-        while socket.queue:
-            child = socket.queue.popleft()
-            waiting = child.descriptors[0]
-            self._core.drop_descriptor(waiting)
-            child.phase = SocketPhase.CLOSING
-            child.linger_until = now + self._core.config.close_linger
-            self.abort(child, WsaErrno.WSAECONNRESET, now)
-            self._core.touch(child)
-        self._core.sockets.pop(socket.number, None)
 
     def settle_end(self, socket: SharedSocket, now: Instant) -> None:
         """After a flush: if the connection has nothing more to say, take it down."""
@@ -341,7 +240,7 @@ class Connections:
 
     # ------------------------------------------------------------------ private
 
-    def _start_session(self, socket: SharedSocket, session: Session) -> None:
+    def start_session(self, socket: SharedSocket, session: Session) -> None:
         socket.session = session
         socket.pump = SessionPump(session, self._core.config.session.receive_size)
 
@@ -355,7 +254,7 @@ class Connections:
                 if descriptor.san == pump.san and descriptor.owner.table is table:
                     descriptor.san = None
 
-    def _replay_options(self, descriptor: Descriptor, now: Instant) -> None:
+    def replay_options(self, descriptor: Descriptor, now: Instant) -> None:
         """Options that the application set earlier and that the provider knows (statement 31)."""
         for (level, name), value in descriptor.socket.options.items():
             if (level, name) == (0xFFFF, 1):  # SOL_SOCKET, SO_DEBUG
@@ -370,6 +269,6 @@ class Connections:
                 return port
         raise WsaError(WsaErrno.WSAENOBUFS, "every ephemeral port is in use")
 
-    def _free_port(self, socket: SharedSocket) -> None:
+    def free_port(self, socket: SharedSocket) -> None:
         if socket.local is not None and self._ports.get(socket.local[1]) is socket:
             del self._ports[socket.local[1]]

@@ -49,6 +49,10 @@ class SharedSocket:
     queue: deque["SharedSocket"] = field(default_factory=deque)
     """Connections of a listener that no process has accepted yet."""
     backlog: int = 0
+    listening: "tuple[AttachedProcess, SocketDescriptor] | None" = None
+    """The provider instance whose SAN socket accepts for a listener. It outlives the descriptor of its process while a
+    ticket for the listener is out, so that no request is refused meanwhile.
+    """
     ended: bool = False
     """The driver has been told that the connection is gone."""
     linger_until: Instant | None = None

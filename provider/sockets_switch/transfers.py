@@ -20,16 +20,20 @@ from dataclasses import dataclass
 from fabric.ids import ProcessInstance
 from fabric.units import MILLISECOND, Instant
 from provider import constants as c
+from provider.catalog import SAN_ENTRY
 from provider.errors import WsaErrno, WsaError
 from provider.handoff import registry as handoff
 from provider.protocol_info import WSAPROTOCOL_INFOW
 from provider.session.session import Aborted, Suspended, SuspensionLost
 from provider.sockets_switch import events
-from provider.sockets_switch.connections import Connections, holder_of
+from provider.sockets_switch.connections import Connections
+from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
 
 MODES = ("suspend", "local")
+WITHOUT_PEER = (SocketPhase.CREATED, SocketPhase.BOUND, SocketPhase.LISTENING)
+"""Phases in which there is no stream and nobody to hold still: any mode does, and control is all that moves."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,14 +73,8 @@ class Transfers:
         core, socket = self._core, descriptor.socket
         if mode not in MODES:
             raise WsaError(WsaErrno.WSAEINVAL, f"unknown handoff mode {mode!r}; it is one of {', '.join(MODES)}")
-        connected = socket.phase is SocketPhase.CONNECTED and socket.pump is not None and not socket.ended
-        if not connected or socket.session is None:
-            raise WsaError(WsaErrno.WSAEINVAL, f"a socket that is {socket.phase.value} cannot be handed over")
-        if mode == "suspend" and not socket.session.supports_suspension:
-            text = "the peer does not know how to hold still; hand over with mode local"
-            raise WsaError(WsaErrno.WSAEINVAL, text)
-        if socket.session.is_peer_suspended:
-            raise WsaError(WsaErrno.WSAENOBUFS, "the peer is handing the connection over itself; try again")
+        if socket.phase not in WITHOUT_PEER:
+            _require_peer(socket, mode)
         number = core.registry.begin(
             socket.number,
             holder_of(descriptor),
@@ -109,6 +107,9 @@ class Transfers:
         if transfer is None or transfer.source is not descriptor or transfer.stage != "revoking":
             return
         core, session = self._core, transfer.socket.session
+        if transfer.socket.phase in WITHOUT_PEER:
+            self._issue_ticket(transfer, now)
+            return
         assert session is not None
         if transfer.socket.ended:
             self._fail(transfer, WsaErrno.WSAENETDOWN, "the peer is gone", now)
@@ -126,14 +127,17 @@ class Transfers:
     def _issue_ticket(self, transfer: Transfer, now: Instant) -> None:
         core, socket, source = self._core, transfer.socket, transfer.source
         core.registry.drained(transfer.number, now)
-        assert source.san is not None
-        assert socket.pump is not None
-        try:
-            transfer.template = source.owner.table.WSPDuplicateSocket(source.san, transfer.target, now)
-        except WsaError as error:
-            self._fail(transfer, error.wsa, str(error), now)
-            return
-        socket.pump.detach()
+        if socket.phase in WITHOUT_PEER:
+            transfer.template = SAN_ENTRY.duplicate(core.parking.new_token())
+        else:
+            assert source.san is not None
+            assert socket.pump is not None
+            try:
+                transfer.template = source.owner.table.WSPDuplicateSocket(source.san, transfer.target, now)
+            except WsaError as error:
+                self._fail(transfer, error.wsa, str(error), now)
+                return
+            socket.pump.detach()
         info = core.registry.record_ticket(transfer.number, transfer.template, now)
         transfer.stage = "ticketed"
         core.report("handoff.ticket", socket=socket.number, target=transfer.target.pid, epoch=transfer.epoch)
@@ -154,18 +158,21 @@ class Transfers:
         assert transfer is not None, "the registry granted a ticket that the switch does not know"
         assert transfer.template is not None
         socket = transfer.socket
-        assert socket.pump is not None
         descriptor = core.new_descriptor(attached, socket)
         try:
-            with core.creating(socket):
-                descriptor.san = attached.table.WSPSocket(
-                    c.FROM_PROTOCOL_INFO,
-                    c.FROM_PROTOCOL_INFO,
-                    c.FROM_PROTOCOL_INFO,
-                    transfer.template,
-                    c.WSA_FLAG_OVERLAPPED,
-                    now,
-                )
+            if socket.phase is SocketPhase.LISTENING:
+                self._connections.listeners.move(descriptor, now)
+            elif socket.phase not in WITHOUT_PEER:
+                assert socket.pump is not None
+                with core.creating(socket):
+                    descriptor.san = attached.table.WSPSocket(
+                        c.FROM_PROTOCOL_INFO,
+                        c.FROM_PROTOCOL_INFO,
+                        c.FROM_PROTOCOL_INFO,
+                        transfer.template,
+                        c.WSA_FLAG_OVERLAPPED,
+                        now,
+                    )
         except WsaError:
             core.drop_descriptor(descriptor)
             raise
@@ -180,8 +187,9 @@ class Transfers:
         core, socket = self._core, transfer.socket
         session, pump = socket.session, socket.pump
         self._by_socket.pop(socket.number, None)
-        descriptor.has_channel = not socket.ended
+        descriptor.has_channel = session is not None and not socket.ended
         if session is None or pump is None:
+            core.report("handoff.resume", socket=socket.number, epoch=epoch)
             return
         assert descriptor.san is not None
         if not pump.attached:
@@ -247,11 +255,13 @@ class Transfers:
             core.emit(events.DuplicateFailed(transfer.operation, WsaErrno.WSAEINVAL, text))
         if descriptor is None or descriptor.closing or descriptor.exited:
             return
+        if socket.listening is not None and socket.listening[0] is not descriptor.owner:
+            self._take_listener_back(descriptor, now)
         if transfer is not None and socket.pump is not None:
             if not socket.pump.attached and transfer.template is not None and descriptor.san is not None:
                 descriptor.owner.provider.reclaim(descriptor.san, transfer.template, now)
             self._resume(transfer, descriptor, epoch, now)
-        descriptor.has_channel = not socket.ended
+        descriptor.has_channel = socket.session is not None and not socket.ended
         core.report("handoff.return", socket=socket.number, pid=descriptor.owner.process.pid, epoch=epoch)
         core.emit(events.ControlReturned(descriptor.s))
         core.touch(socket)
@@ -271,6 +281,23 @@ class Transfers:
         if not socket.descriptors:
             self._connections.close_last(socket, False, now)
 
+    def _take_listener_back(self, descriptor: Descriptor, now: Instant) -> None:
+        try:
+            self._connections.listeners.move(descriptor, now)
+        except WsaError as error:
+            self._core.report("handoff.listener_lost", socket=descriptor.socket.number, error=error.name)
+
     def in_transfer(self, socket: SharedSocket) -> bool:
         """Whether no process may use the socket now because it is being handed over."""
         return socket.number in self._by_socket
+
+
+def _require_peer(socket: SharedSocket, mode: str) -> None:
+    """The documented error unless the connection can be handed over now."""
+    connected = socket.phase is SocketPhase.CONNECTED and socket.pump is not None and not socket.ended
+    if not connected or socket.session is None:
+        raise WsaError(WsaErrno.WSAEINVAL, f"a socket that is {socket.phase.value} cannot be handed over")
+    if mode == "suspend" and not socket.session.supports_suspension:
+        raise WsaError(WsaErrno.WSAEINVAL, "the peer does not know how to hold still; hand over with mode local")
+    if socket.session.is_peer_suspended:
+        raise WsaError(WsaErrno.WSAENOBUFS, "the peer is handing the connection over itself; try again")

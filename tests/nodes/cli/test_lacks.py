@@ -70,7 +70,8 @@ def test_what_the_engine_says_becomes_what_to_do(said, meaning):
 def test_an_address_in_use(tmp_path):
     """A foreign program on the port of a node of every loopback network: whichever the lab draws."""
     code = (
-        "import socket; s = socket.socket(); s.bind(('0.0.0.0', 4793)); s.listen(); print('bound', flush=True); input()"
+        "import socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1);"
+        "s.bind(('0.0.0.0', 4793)); s.listen(); print('bound', flush=True); input()"
     )
     with subprocess.Popen(["python3", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as foreign:
         assert foreign.stdout is not None
