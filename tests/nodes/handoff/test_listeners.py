@@ -50,6 +50,15 @@ def test_the_target_accepts_what_waited_and_what_comes(listening):
     assert target.run("select.select([l], [], [], 0)[0] == []")
 
 
+def test_what_waited_belongs_to_the_target_and_can_be_handed_on(listening):
+    caller, source, target = listening
+    target.run("l = socket.fromshare(info); l.settimeout(20)", info=ticket_for(source, target))
+    assert accepted(target) == "c1"
+    source.run("c = socket.fromshare(info); c.settimeout(20)", info=target.run(f"c.share({source.pid})"))
+    caller.run("c1.sendall(b'on')")
+    assert source.run(read_exactly("2")) == b"on"
+
+
 def test_the_source_may_be_dead_when_the_target_takes_it_over(listening):
     caller, source, target = listening
     info = ticket_for(source, target)
