@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -81,6 +82,7 @@ class ApplicationServer:
             "WSPSetSockOpt": self._set_option,
             "status": self._status,
             "reattach": self._reattach,
+            "detach": self._detach,
             "mark": self._mark,
         }
 
@@ -260,6 +262,8 @@ class ApplicationServer:
 
     async def _duplicate(self, peer: Peer, request: dict[str, Any]) -> Reply:
         s, pid = self._s(request), ipc.member(request, "pid", int)
+        if self.channels.is_detached(s):
+            raise WsaError(WsaErrno.WSAEINVAL, "a descriptor that was detached cannot be handed over")
         mode = ipc.member(request, "mode", str, None)
         try:
             target, pidfd = open_process(pid)
@@ -313,6 +317,12 @@ class ApplicationServer:
         if fd is None:
             raise WsaError(WsaErrno.WSAEINVAL, "control of the socket has not returned to this descriptor")
         return self._describe(descriptor), [fd]
+
+    def _detach(self, peer: Peer, request: dict[str, Any]) -> Reply:
+        """The process's end is its own from now on: when it is closed, so is the descriptor."""
+        descriptor = self._half.core.descriptor(peer.process, self._s(request))
+        self.channels.detach(descriptor.s, partial(self._close, peer, request))
+        return {}, []
 
     def _mark(self, peer: Peer, request: dict[str, Any]) -> Reply:
         scenario = ipc.member(request, "scenario", str)

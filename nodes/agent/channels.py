@@ -1,5 +1,7 @@
 """All data channels of an agent: one reading task each, and a writing task only while a process is slow to read."""
 
+import contextlib
+import select
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
@@ -83,6 +85,26 @@ class Channels:
         channel = self._channels.get(s)
         if channel is not None and channel.is_open and not channel.pair.closed:
             channel.pair.finish_sending()
+
+    def detach(self, s: SocketHandle, close: Callable[[], object]) -> None:
+        """The process's end is the process's alone: ``close`` is called when its last duplicate is closed."""
+        channel = self._channels.get(s)
+        if channel is not None and not channel.pair.closed and not channel.pair.detached:
+            channel.pair.detach()
+            self.nursery.start_soon(self._watch_end, channel, close)
+
+    def is_detached(self, s: SocketHandle) -> bool:
+        """Whether ``detach`` was called."""
+        channel = self._channels.get(s)
+        return channel is not None and channel.pair.detached
+
+    async def _watch_end(self, channel: _Channel, close: Callable[[], object]) -> None:
+        with select.epoll() as hang_up:
+            hang_up.register(channel.pair.agent_end, 0)  # a hang-up is told in any case: the other end is closed
+            await trio.lowlevel.wait_readable(hang_up.fileno())
+        if channel.s in self._channels:
+            with contextlib.suppress(WsaError):
+                close()
 
     def has_returned(self, s: SocketHandle) -> bool:
         """Whether a fresh channel waits for the process to fetch it."""

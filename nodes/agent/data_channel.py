@@ -51,6 +51,8 @@ class DataChannel:
         self.agent_end.setblocking(False)
         self.process_end.setblocking(False)
         self.closed = False
+        self.detached = False
+        """The process's end is the process's alone; it can no longer be revoked."""
         self._end_shown = False
         self._usual_buffer = self.process_end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
         self._fill()
@@ -58,6 +60,11 @@ class DataChannel:
     def fileno(self) -> int:
         """The agent's end, for waiting."""
         return self.agent_end.fileno()
+
+    def detach(self) -> None:
+        """Give up our duplicate of the process's end, so that we hear when the process closes it."""
+        self.detached = True
+        self.process_end.close()
 
     def open(self) -> None:
         """The connection is up: make the process end writable. What was written before is no part of the stream."""
@@ -102,6 +109,10 @@ class DataChannel:
     def revoke(self) -> Revoked:
         """Cut the process off; see the module text. The channel is closed afterwards."""
         finished = self._process_has_finished()
+        if self.detached:
+            accepted = self._read_all_but_reset()
+            self.close()
+            return Revoked(accepted, b"", finished)
         with contextlib.suppress(OSError):
             self.process_end.shutdown(socket.SHUT_WR)
         accepted = self._read_all_but_reset()

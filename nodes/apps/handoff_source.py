@@ -18,13 +18,13 @@ from typing import Any
 
 from nodes.apps.steps import report, step
 from provider import socket
-from provider.client.san_socket import SanSocket
+from provider.client.any_socket import AnySocket
 
 ROLE = "source"
 CHUNK = 1 << 18
 
 
-def copy(connection: SanSocket, out: Path, offset: int, count: int) -> None:
+def copy(connection: AnySocket, out: Path, offset: int, count: int) -> None:
     """Move ``count`` bytes of the stream into ``out`` at ``offset``; EOFError if the stream ends early."""
     with out.open("r+b") as file:
         file.seek(offset)
@@ -37,7 +37,7 @@ def copy(connection: SanSocket, out: Path, offset: int, count: int) -> None:
             left -= len(data)
 
 
-def read_exactly(connection: SanSocket, count: int) -> bytes:
+def read_exactly(connection: AnySocket, count: int) -> bytes:
     """The next ``count`` bytes; EOFError if the stream ends early."""
     data = b""
     while len(data) < count:
@@ -48,7 +48,7 @@ def read_exactly(connection: SanSocket, count: int) -> bytes:
     return data
 
 
-def connect(address: tuple[str, int], timeout: float, patience: float) -> SanSocket:
+def connect(address: tuple[str, int], timeout: float, patience: float) -> AnySocket:
     """Connect; while nobody listens there, try again for ``patience`` seconds."""
     deadline = time.monotonic() + patience
     while True:

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+from socket import socket as _Stdlib  # as it was when we were imported: ``provider.run`` replaces it
 from typing import Any
 
 from provider import ipc
@@ -36,7 +37,7 @@ class AgentConnection:
     """One AF_UNIX connection, attached."""
 
     def __init__(self, path: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket = _Stdlib(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._number = 0
         try:
             self._socket.settimeout(REQUEST_TIMEOUT)

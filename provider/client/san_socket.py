@@ -7,18 +7,24 @@ documented error, or, when control has come back to this descriptor, a fresh cha
 """
 
 import contextlib
-import io
+import operator
 import os
 import select
 import socket as stdlib
+import struct
 import time
 import weakref
 from collections.abc import Callable
+from socket import socket as _Stdlib  # as it was when we were imported: ``provider.run`` replaces it
 from typing import Any, TypeVar
 
 from provider import ipc
+from provider.client.addresses import is_loopback, is_on_san, resolve
 from provider.client.agent_connection import Agent, agent
-from provider.client.options import TO_WINSOCK
+from provider.client.any_socket import AnySocket
+from provider.client.channel_table import ChannelEntry, find_entry
+from provider.client.options import LINGER, TO_WINSOCK, linger_number
+from provider.client.sharing import Shareable
 from provider.errors import WsaErrno, WsaError
 
 T = TypeVar("T")
@@ -26,25 +32,25 @@ Address = tuple[str, int]
 _UNUSABLE = (BrokenPipeError, ConnectionResetError)
 
 
-class SanSocket(stdlib.socket):
+class SanSocket(Shareable, AnySocket):
     """See the module text; the interface is that of :class:`socket.socket`."""
 
-    _agent: Agent
-    _s: int
-    _readers: "weakref.WeakSet[io.BufferedReader]"
-    _connected = False
-    """Known to have been connected; until then the agent is asked before bytes move."""
+    _entry: ChannelEntry
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:  # noqa: A002
         if fileno is not None:
-            raise WsaError(WsaErrno.WSAEOPNOTSUPP, "a SAN socket cannot be made of a file descriptor; use fromshare")
+            entry = find_entry(fileno)
+            if entry is None:
+                raise WsaError(WsaErrno.WSAENOTSOCK, f"descriptor {fileno} leads to no SAN socket")
+            self._adopt(entry, fileno)
+            return
         family = stdlib.AF_INET if family == -1 else family
         kind = (stdlib.SOCK_STREAM if type == -1 else int(type)) & ~(stdlib.SOCK_NONBLOCK | stdlib.SOCK_CLOEXEC)
         found = agent()
         result, fd = found.call_fd(
             "WSPSocket", af=int(family), type=kind, protocol=0 if proto in (-1, 0) else int(proto)
         )
-        self._adopt(found, int(result["s"]), fd)
+        self._adopt(ChannelEntry(found, int(result["s"]), fd), fd)
         if int(type) != -1 and int(type) & stdlib.SOCK_NONBLOCK:
             self.setblocking(False)
 
@@ -54,20 +60,20 @@ class SanSocket(stdlib.socket):
         found = agent()
         result, fd = found.call_fd("WSPSocket", info=ipc.to_text(info))
         made = cls._wrap(found, int(result["s"]), fd)
-        made._connected = result["state"] == "connected"
+        made._entry.connected = result["state"] == "connected"
         return made
 
     @classmethod
     def _wrap(cls, found: Agent, s: int, fd: int) -> "SanSocket":
         self = cls.__new__(cls)
-        self._adopt(found, s, fd)
+        self._adopt(ChannelEntry(found, s, fd), fd)
         return self
 
-    def _adopt(self, found: Agent, s: int, fd: int) -> None:
-        super().__init__(stdlib.AF_UNIX, stdlib.SOCK_STREAM, 0, fileno=fd)
-        self._agent, self._s = found, s
+    def _adopt(self, entry: ChannelEntry, fd: int) -> None:
+        _Stdlib.__init__(self, stdlib.AF_UNIX, stdlib.SOCK_STREAM, 0, fileno=fd)
+        self._entry = entry
         self._readers = weakref.WeakSet()
-        self._pid = os.getpid()
+        entry.members.add(self)
         self.settimeout(stdlib.getdefaulttimeout())
 
     # ----------------------------------------------------------------- identity
@@ -90,25 +96,35 @@ class SanSocket(stdlib.socket):
     @property
     def descriptor(self) -> int:
         """The sockets switch's handle, as ``sanloom ps`` shows it."""
-        return self._s
+        return self._entry.s
 
     def __repr__(self) -> str:
-        state = "closed" if self.fileno() == -1 else f"fd={self.fileno()}, s={self._s}"
+        state = "closed" if self.fileno() == -1 else f"fd={self.fileno()}, s={self._entry.s}"
         return f"<provider.socket.socket {state}>"
 
     # --------------------------------------------------------------- connections
 
     def bind(self, address: Any) -> None:
         """As the original; the address is one of this host, by number or by the topology's name."""
-        self._call("WSPBind", address=self._resolve(address))
+        host, port = resolve(address, self._names)
+        self._call("WSPBind", address=[host, port])
+        self._entry.bound_to = host if is_loopback(host) else ""
 
     def listen(self, backlog: int = 128) -> None:
         """As the original."""
         self._call("WSPListen", backlog=max(0, int(backlog)))
 
     def connect(self, address: Any) -> None:
-        """As the original, with the socket's timeout; non-blocking sockets raise BlockingIOError."""
-        self._call("WSPConnect", address=self._resolve(address))
+        """As the original, with the socket's timeout; non-blocking sockets raise BlockingIOError.
+
+        A destination off the SAN is TCP/IP's: the socket becomes one of the operating system.
+        """
+        host, port = resolve(address, self._names)
+        if not (is_loopback(host) or host == "0.0.0.0" or is_on_san(host, self._names.values())):
+            self._leave_the_san()
+            self.connect((host, port))
+            return
+        self._call("WSPConnect", address=[host, port])
         timeout = self.gettimeout()
         if timeout == 0:
             raise WsaError(WsaErrno.WSAEWOULDBLOCK, "the connection is being set up", in_progress=True)
@@ -135,13 +151,13 @@ class SanSocket(stdlib.socket):
             if self._claim_waiting():
                 continue  # control was away; this is a fresh channel
             try:
-                result, fd = self._agent.call_fd("WSPAccept", s=self._s)
+                result, fd = self._entry.agent.call_fd("WSPAccept", s=self._entry.s)
             except BlockingIOError:
                 if timeout == 0:
                     raise
                 continue  # another thread was quicker
-            accepted = type(self)._wrap(self._agent, int(result["s"]), fd)
-            accepted._connected = True
+            accepted = type(self)._wrap(self._entry.agent, int(result["s"]), fd)
+            accepted._entry.connected = True
             if stdlib.getdefaulttimeout() is None and timeout is not None:
                 accepted.setblocking(True)
             return accepted, (result["peer"][0], result["peer"][1])
@@ -149,7 +165,7 @@ class SanSocket(stdlib.socket):
     def _claim_waiting(self) -> bool:
         """Take the sign of one of the connections that wait; true if the channel had to be replaced."""
         try:
-            ended = not stdlib.socket.recv(self, 1, stdlib.MSG_DONTWAIT)
+            ended = not _Stdlib.recv(self, 1, stdlib.MSG_DONTWAIT)
         except BlockingIOError:
             ended = False
         except _UNUSABLE:
@@ -158,43 +174,49 @@ class SanSocket(stdlib.socket):
 
     def getsockname(self) -> Address:
         """As the original."""
-        local = self._call("status")["local"]
-        return (local[0], local[1]) if local else ("0.0.0.0", 0)
+        self._require_open()
+        return self._entry.own_name()
 
     def getpeername(self) -> Address:
         """As the original; WSAENOTCONN when not connected."""
-        status = self._call("status")
-        if status["state"] != "connected" or not status["peer"]:
-            raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
-        return status["peer"][0], status["peer"][1]
+        self._require_open()
+        return self._entry.peer_name()
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
-        """As the original, for options with a number as their value; SO_ERROR is a POSIX error number."""
+        """As the original; SO_ERROR is a POSIX error number. WSAENOPROTOOPT for an option that the SAN does not
+        have.
+        """
         known = TO_WINSOCK.get((level, optname))
         if known is None:
             raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {optname} of level {level}")
         value = int(self._call("WSPGetSockOpt", level=known[0], name=known[1])["value"])
         if optname == stdlib.SO_ERROR and level == stdlib.SOL_SOCKET and value:
             value = WsaError(WsaErrno(value), "").errno or value
+        if (level, optname) == LINGER:
+            return struct.pack("ii", value >> 16 & 1, value & 0xFFFF)
         return value.to_bytes(4, "little", signed=True)[:buflen] if buflen else value
 
     def setsockopt(self, level: int, optname: int, value: Any, optlen: int = 0) -> None:
-        """As the original, for options with a number as their value."""
+        """As the original. WSAENOPROTOOPT for an option that the SAN does not have."""
         known = TO_WINSOCK.get((level, optname))
+        if isinstance(value, bytes | bytearray):
+            value = (
+                linger_number(value) if (level, optname) == LINGER else int.from_bytes(value[:4], "little", signed=True)
+            )
         if known is None or not isinstance(value, int):
             raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {optname} of level {level}")
-        self._call("WSPSetSockOpt", level=known[0], name=known[1], value=value)
+        self._call("WSPSetSockOpt", level=known[0], name=known[1], value=int(value))
 
     # ----------------------------------------------------------------------- data
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """As the original."""
-        return self._receive(lambda: stdlib.socket.recv(self, bufsize, flags), bufsize)
+        return self._receive(lambda: _Stdlib.recv(self, bufsize, flags), bufsize)
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         """As the original."""
         size = nbytes or memoryview(buffer).nbytes
-        return self._receive(lambda: stdlib.socket.recv_into(self, buffer, nbytes, flags), size)
+        return self._receive(lambda: _Stdlib.recv_into(self, buffer, nbytes, flags), size)
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
         """As the original on a connected stream: the address is None."""
@@ -202,7 +224,7 @@ class SanSocket(stdlib.socket):
 
     def send(self, data: Any, flags: int = 0) -> int:
         """As the original."""
-        return self._transmit(lambda: stdlib.socket.send(self, data, flags | stdlib.MSG_NOSIGNAL))
+        return self._transmit(lambda: _Stdlib.send(self, data, flags | stdlib.MSG_NOSIGNAL))
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """As the original."""
@@ -214,8 +236,16 @@ class SanSocket(stdlib.socket):
                 raise TimeoutError("timed out")
             view = view[self.send(view, flags) :]
 
+    def sendto(self, data: Any, *flags_and_address: Any) -> int:
+        """As the original on a stream: the address is not looked at."""
+        if not 1 <= len(flags_and_address) <= 2:
+            raise TypeError(f"sendto() takes 2 or 3 arguments ({1 + len(flags_and_address)} given)")
+        return self.send(data, flags_and_address[0] if len(flags_and_address) == 2 else 0)
+
     def shutdown(self, how: int) -> None:
         """As the original: SHUT_WR ends our direction after all that was sent; SHUT_RD is local."""
+        if not -(1 << 31) <= operator.index(how) < 1 << 31:
+            raise OverflowError("signed integer is greater than maximum")
         if how not in (stdlib.SHUT_RD, stdlib.SHUT_WR, stdlib.SHUT_RDWR):
             raise WsaError(WsaErrno.WSAEINVAL, f"{how} is no direction")
         status = self._call("status")
@@ -224,73 +254,56 @@ class SanSocket(stdlib.socket):
         if how in (stdlib.SHUT_WR, stdlib.SHUT_RDWR):
             self._call("WSPShutdown")
         if how in (stdlib.SHUT_RD, stdlib.SHUT_RDWR):
-            super().shutdown(stdlib.SHUT_RD)
+            _Stdlib.shutdown(self, stdlib.SHUT_RD)
 
-    # ------------------------------------------------------------------- handing over
-
-    def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
-        """WSPDuplicateSocket: hand the connection to the process ``process_id``; returns the 628 bytes to send it.
-
-        ``mode`` is ``"suspend"`` or ``"local"``, by default the host's. ``back`` marks the return trip (step 10) in the
-        journal. Raises one of WSAENETDOWN, WSAEINVAL, WSAEMFILE, WSAENOBUFS, WSAENOTSOCK; the socket stays usable then.
-        """
-        for reader in list(self._readers):
-            if not reader.closed and _has_read_ahead(reader):
-                raise WsaError(
-                    WsaErrno.WSAEINVAL, "a file object of this socket has read ahead; its bytes would be lost"
-                )
-        members = {} if mode is None else {"mode": mode}
-        return ipc.from_text(self._call("WSPDuplicateSocket", pid=int(process_id), back=back, **members)["info"])
-
-    def makefile(self, mode: str = "r", buffering: int | None = None, **options: Any) -> Any:
-        """As the original; a file that has read ahead keeps the socket from being shared."""
-        made = super().makefile(mode, buffering, **options)  # type: ignore[call-overload]
-        reader = getattr(made, "buffer", made)
-        if isinstance(reader, io.BufferedRWPair):
-            return made
-        if isinstance(reader, io.BufferedReader):
-            self._readers.add(reader)
-        return made
+    # ------------------------------------------------------- duplicates and the end
 
     def dup(self) -> "SanSocket":
-        """Not offered: a second descriptor of one process is what ``share`` to one's own pid gives."""
-        raise WsaError(WsaErrno.WSAEOPNOTSUPP, "use fromshare(sock.share(os.getpid()))")
-
-    def _real_close(self, *arguments: Any) -> None:
-        if self._pid == os.getpid() and stdlib.socket.fileno(self) != -1:
-            with contextlib.suppress(OSError):
-                self._agent.call("WSPCloseSocket", s=self._s)
-        super()._real_close(*arguments)  # type: ignore[misc]
+        """As the original: one more socket object of this process for the same connection."""
+        made = type(self)(fileno=os.dup(self.fileno()))
+        made.settimeout(self.gettimeout())
+        return made
 
     def detach(self) -> int:
-        """Not offered: a data channel without its socket would be no connection."""
-        raise WsaError(WsaErrno.WSAEOPNOTSUPP, "a SAN socket cannot be detached; use share")
+        """As the original: the descriptor goes on without an object; closing it ends the connection.
+
+        From then on the connection cannot be handed over, also not through a new object for the descriptor.
+        """
+        if self.fileno() != -1:
+            self._call("detach")
+            self._entry.detached = True
+            self._entry.members.discard(self)
+        return _Stdlib.detach(self)
+
+    def _real_close(self, *arguments: Any) -> None:
+        if self.fileno() != -1 and self._entry.pid == os.getpid() and self._entry.leave(self):
+            with contextlib.suppress(OSError):
+                self._entry.agent.call("WSPCloseSocket", s=self._entry.s)
+        _Stdlib._real_close(self, *arguments)  # type: ignore[attr-defined]
+
+    def _leave_the_san(self) -> None:
+        """The destination is off the SAN: from here on this is a socket of the operating system."""
+        entry = self._entry
+        if entry.leave(self):
+            entry.agent.call("WSPCloseSocket", s=entry.s)
+        self.become_system_socket()
 
     # ------------------------------------------------------------------------- private
 
-    def _call(self, operation: str, **members: Any) -> dict[str, Any]:
-        if stdlib.socket.fileno(self) == -1:
+    def _require_open(self) -> None:
+        if self.fileno() == -1:
             raise WsaError(WsaErrno.WSAENOTSOCK, "the socket is closed")
-        if self._pid != os.getpid():
-            raise WsaError(WsaErrno.WSAEINVAL, "the socket belongs to the parent process; share it with a ticket")
-        return self._agent.call(operation, s=self._s, **members)
 
-    def _resolve(self, address: Any) -> list[Any]:
-        if not isinstance(address, tuple) or len(address) != 2:
-            raise TypeError(f"AF_INET address must be a pair (host, port), not {address!r}")
-        host, port = address
-        if not isinstance(host, str) or not isinstance(port, int):
-            raise TypeError("AF_INET address must be (str, int)")
-        if not 0 <= port <= 65_535:
-            raise OverflowError("port must be 0-65535.")
-        if host in ("", "0.0.0.0"):
-            return ["0.0.0.0", port]
-        name = self._agent.host["names"].get(host) or ("127.0.0.1" if host == "localhost" else host)
-        try:
-            stdlib.inet_aton(name)
-        except OSError:
-            name = stdlib.gethostbyname(host)
-        return [name, port]
+    def _call(self, operation: str, **members: Any) -> dict[str, Any]:
+        self._require_open()
+        if self._entry.pid != os.getpid():
+            raise WsaError(WsaErrno.WSAEINVAL, "the socket belongs to the parent process; share it with a ticket")
+        return self._entry.agent.call(operation, s=self._entry.s, **members)
+
+    @property
+    def _names(self) -> dict[str, str]:
+        names: dict[str, str] = self._entry.agent.host["names"]
+        return names
 
     def _wait(self, events: int, timeout: float | None) -> None:
         poller = select.poll()
@@ -329,17 +342,17 @@ class SanSocket(stdlib.socket):
 
     def _require_connection(self) -> None:
         """A socket that was never connected says so instead of waiting for ever."""
-        if self._connected:
+        if self._entry.connected:
             return
         status = self._call("status")
         if status["state"] == "connected":
-            self._connected = True
+            self._entry.connected = True
         elif status["state"] != "connecting":
             error = WsaErrno(status["error"]) if status["error"] else WsaErrno.WSAENOTCONN
             raise WsaError(error, "the socket is not connected")
 
     def _require_own(self) -> None:
-        if self._pid != os.getpid():
+        if self._entry.pid != os.getpid():
             raise WsaError(WsaErrno.WSAEINVAL, "the socket belongs to the parent process; share it with a ticket")
 
     def _explain(self, what: str | None) -> bool:
@@ -348,8 +361,8 @@ class SanSocket(stdlib.socket):
         """
         status = self._call("status")
         if status["returned"]:
-            _, fd = self._agent.call_fd("reattach", s=self._s)
-            os.dup2(fd, self.fileno(), inheritable=False)
+            _, fd = self._entry.agent.call_fd("reattach", s=self._entry.s)
+            self._entry.replace(fd)
             os.close(fd)
             return True
         if status["control"] in ("transfer", "other"):
@@ -366,22 +379,3 @@ class SanSocket(stdlib.socket):
 
     def _failure(self, error: int) -> OSError:
         return OSError(error, os.strerror(error))
-
-
-def _has_read_ahead(reader: io.BufferedReader) -> bool:
-    """Whether a buffered reader holds bytes that its user has not had, found without reading any from the socket."""
-    raw = reader.raw
-    sock = getattr(raw, "_sock", None)
-    if sock is None:
-        return False
-    original = raw.readinto
-    try:
-        raw.readinto = lambda _buffer: None  # type: ignore[method-assign]
-    except AttributeError:
-        return False
-    try:
-        return bool(reader.peek(1))
-    except (BlockingIOError, ValueError):
-        return False
-    finally:
-        raw.readinto = original  # type: ignore[method-assign]

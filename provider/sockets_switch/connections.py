@@ -9,6 +9,7 @@ never read turn a close into an abort, as with TCP (RFC 1122 4.2.2.13).
 """
 
 from fabric.units import Instant
+from provider import constants as c
 from provider.errors import WsaErrno, WsaError
 from provider.session.session import (
     Aborted,
@@ -24,6 +25,7 @@ from provider.session.session import (
 )
 from provider.sockets_switch import events
 from provider.sockets_switch.listeners import ANY_ADDRESS, Listeners
+from provider.sockets_switch.options import ABORTIVE
 from provider.sockets_switch.session_pump import SessionPump
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
@@ -206,7 +208,7 @@ class Connections:
         socket.linger_until = now + core.config.close_linger
         if socket.ended or failed or socket.pump is None:  # no pump: both sides had finished and the QP is gone
             self._release(socket, now)
-        elif unread or socket.session.unread:
+        elif unread or socket.session.unread or socket.options.get((c.SOL_SOCKET, c.SO_LINGER)) == ABORTIVE:
             self.abort(socket, WsaErrno.WSAECONNABORTED, now)
         else:
             socket.session.close(now)

@@ -13,13 +13,16 @@ DEFAULTS: dict[tuple[int, int], int] = {
     (c.SOL_SOCKET, c.SO_DONTROUTE): 0,
     (c.SOL_SOCKET, c.SO_OOBINLINE): 0,
     (c.SOL_SOCKET, c.SO_LINGER): 0,
+    (c.SOL_SOCKET, c.SO_REUSE_UNICASTPORT): 0,
     (c.SOL_SOCKET, c.SO_SNDBUF): 1 << 20,
     (c.SOL_SOCKET, c.SO_RCVBUF): 2 << 20,
     (c.SOL_SOCKET, c.SO_TYPE): c.SOCK_STREAM,
     (c.SOL_SOCKET, c.SO_MAX_MSG_SIZE): 32_768,
     (c.IPPROTO_TCP, 1): 1,  # TCP_NODELAY: a session never waits for more bytes
 }
-"""(level, name) -> default value."""
+"""(level, name) -> default value. SO_LINGER: on or off in bit 16, seconds below."""
+ABORTIVE = 1 << 16
+"""SO_LINGER on with no time: closing is an abort."""
 
 READ_ONLY: dict[tuple[int, int], None] = {
     (c.SOL_SOCKET, c.SO_TYPE): None,
