@@ -1,12 +1,16 @@
 """The SAN sockets of this process, by the data channel behind their descriptors.
 
 Several socket objects may have one channel (``dup``, ``fromfd``), and a descriptor may go about without an object
-(``detach``): then it is found again by the inode of the channel's end, which every duplicate of the descriptor shares.
+(``detach``): then it is found again by the kernel's cookie of the channel's end, which every duplicate of the
+descriptor shares and no other socket ever gets.
 """
 
 import os
+import socket as stdlib
 import stat
 import weakref
+from collections import deque
+from socket import socket as _Stdlib  # as it was when we were imported: ``provider.run`` replaces it
 from typing import TYPE_CHECKING
 
 from provider.client.agent_connection import Agent
@@ -14,6 +18,10 @@ from provider.errors import WsaErrno, WsaError
 
 if TYPE_CHECKING:
     from provider.client.san_socket import SanSocket
+
+DETACHED_MAX = 4096
+_SO_COOKIE = 57
+"""SOL_SOCKET option of Linux that the standard module does not name: 8 bytes, unique while the machine runs."""
 
 
 class ChannelEntry:
@@ -29,8 +37,8 @@ class ChannelEntry:
         self.detached = False
         """The descriptor is the program's business: its closing ends the connection."""
         self.members: weakref.WeakSet[SanSocket] = weakref.WeakSet()
-        self._inode = os.fstat(fd).st_ino
-        _entries[self._inode] = self
+        self._cookie = _cookie(fd)
+        _entries[self._cookie] = self
 
     def leave(self, member: "SanSocket") -> bool:
         """A socket object closes; true if it was the last one, and the descriptor ends with it."""
@@ -54,24 +62,38 @@ class ChannelEntry:
 
     def forget(self) -> None:
         """The channel is no longer ours."""
-        if _entries.get(self._inode) is self:
-            del _entries[self._inode]
+        if _entries.get(self._cookie) is self:
+            del _entries[self._cookie]
+
+    def detach(self, member: "SanSocket") -> None:
+        """``member`` gives its descriptor away. How it ends we do not hear; only the newest DETACHED_MAX are known."""
+        self.members.discard(member)
+        if not self.detached:
+            self.detached = True
+            _detached.append(self)
+            if len(_detached) > DETACHED_MAX:
+                _detached.popleft().forget()
 
     def replace(self, fd: int) -> None:
         """Control has come back with a fresh channel: put it under the numbers that all members have."""
         self.forget()
-        self._inode = os.fstat(fd).st_ino
-        _entries[self._inode] = self
+        self._cookie = _cookie(fd)
+        _entries[self._cookie] = self
         for member in self.members:
             if member.fileno() != -1:
                 os.dup2(fd, member.fileno(), inheritable=False)
 
 
-_entries: dict[int, ChannelEntry] = {}
+_entries: dict[bytes, ChannelEntry] = {}
+_detached: deque[ChannelEntry] = deque()
 
 
 def find_entry(fd: int) -> ChannelEntry | None:
     """The entry whose channel this descriptor leads to; ``None`` for any other. OSError for a bad descriptor."""
-    status = os.fstat(fd)
-    found = _entries.get(status.st_ino) if stat.S_ISSOCK(status.st_mode) else None
+    found = _entries.get(_cookie(fd)) if stat.S_ISSOCK(os.fstat(fd).st_mode) else None
     return found if found is not None and found.pid == os.getpid() else None
+
+
+def _cookie(fd: int) -> bytes:
+    with _Stdlib(fileno=os.dup(fd)) as duplicate:
+        return duplicate.getsockopt(stdlib.SOL_SOCKET, _SO_COOKIE, 8)

@@ -175,11 +175,13 @@ class SanSocket(Shareable, AnySocket):
     def getsockname(self) -> Address:
         """As the original."""
         self._require_open()
+        self._require_own()
         return self._entry.own_name()
 
     def getpeername(self) -> Address:
         """As the original; WSAENOTCONN when not connected."""
         self._require_open()
+        self._require_own()
         return self._entry.peer_name()
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
@@ -271,8 +273,7 @@ class SanSocket(Shareable, AnySocket):
         """
         if self.fileno() != -1:
             self._call("detach")
-            self._entry.detached = True
-            self._entry.members.discard(self)
+            self._entry.detach(self)
         return _Stdlib.detach(self)
 
     def _real_close(self, *arguments: Any) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from provider import ipc
@@ -12,9 +13,7 @@ class Shareable:
     """A part of ``SanSocket``: ``share``, and ``makefile``, whose files may have read ahead."""
 
     _readers: "weakref.WeakSet[io.BufferedReader]"
-
-    def _call(self, operation: str, **members: Any) -> dict[str, Any]:
-        raise NotImplementedError
+    _call: Callable[..., dict[str, Any]]
 
     def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
         """WSPDuplicateSocket: hand the connection to the process ``process_id``; returns the 628 bytes to send it.

@@ -51,7 +51,7 @@ def test_zero_and_truncated(pair, puppets):
             target.run(f"socket.fromshare({wrong!r})")
         assert error.value.kinds[0] == "ValueError"
         with pytest.raises(PuppetError) as below:  # past the library's own check
-            target.run(f"socket.socket.from_info({wrong!r})")
+            target.run(f"socket.SanSocket.from_info({wrong!r})")
         assert below.value.wsa == WSAEINVAL
     redeem(target, info, peer)
 
