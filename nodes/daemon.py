@@ -31,6 +31,7 @@ from fabric.live.driver import LATENESS_BOUNDS, EventHandler, NodeDriver
 from fabric.live.zmq_channel import Endpoints, NodeChannels, ipc_address
 from fabric.topology.spec import Topology
 from nodes.control.capture import CaptureOperation
+from nodes.control.links import LinkOperations
 from nodes.control.server import ControlServer
 from nodes.lab import leftovers
 from nodes.output_file import OutputFile
@@ -184,9 +185,16 @@ class NodeDaemon:
     def _control(self, describe: Callable[[], dict[str, Any]]) -> ControlServer:
         node, plan = self.config.node, self.plan
         links = {str(link.name) for link in [*plan.links_from(node), *plan.links_to(node)]}
+        operations = LinkOperations(self.driver, self.journal, node)
         return ControlServer(
             self.config.directory / f"{node}.control",
-            {"ps": lambda _: describe(), "statistics": lambda _: self.statistics(), "flush": lambda _: self._flush()},
+            {
+                "ps": lambda _: describe(),
+                "statistics": lambda _: self.statistics(),
+                "flush": lambda _: self._flush(),
+                "links": operations.list_all,
+                "link": operations.change,
+            },
             {"capture": CaptureOperation(self.driver.taps, links)},
         )
 

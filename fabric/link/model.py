@@ -38,7 +38,7 @@ class FrameDropped:
     number: int
     """Which frame of this direction, counted from 1."""
     reason: str
-    """``loss``, ``queue`` (it was full), or another impairment's word."""
+    """``loss``, ``queue`` (it was full), ``partition``, or another impairment's word."""
     frame: bytes
     at: Instant
     """When the frame entered the link."""
@@ -76,12 +76,14 @@ class LinkStatistics:
 class LinkModel:
     """One direction of a link as an engine: takes frames in on port 0, gives them out on port 1.
 
-    Input ``handle_frame``; command ``configure``; output ``poll_transmit``, ``poll_event`` (``FrameDropped``); getters
+    Input ``handle_frame``; commands ``configure`` and ``cut``; output ``poll_transmit``, ``poll_event``; getters
     ``name``, ``settings``, ``statistics``. There are no timeouts.
     """
 
     def __init__(self, name: LinkName, settings: LinkSettings, seed: int) -> None:
         self.name = name
+        self.cut = False
+        """A partition: whatever enters is dropped. Draws go on by frame numbers, so it changes no later fate."""
         self._seed = seed
         self._adopt(settings)
         self._busy_until: Instant = 0
@@ -98,6 +100,9 @@ class LinkModel:
         size = len(frame)
         number = self._frames_in = self._frames_in + 1
         self._bytes_in += size
+        if self.cut:
+            self._drop(number, "partition", frame, now)
+            return
 
         departure = self._busy_until
         if departure > now:

@@ -20,6 +20,12 @@ COMMANDS = {
     "logs": ("nodes.cli.logs", "Print the logs or journals of a lab's nodes."),
     "exec": ("nodes.cli.exec_on_host", "Run a command on a host."),
     "capture": ("nodes.cli.capture", "Capture frames of a running lab, live."),
+    "fault": ("nodes.cli.fault", "Change the links of a running lab."),
+    "partition": ("nodes.cli.partition", "Cut the links between two groups of nodes."),
+    "heal": ("nodes.cli.heal", "End every partition."),
+    "pause": ("nodes.cli.pause", "Freeze a node."),
+    "resume": ("nodes.cli.resume", "Let a frozen node go on."),
+    "kill": ("nodes.cli.kill", "Kill a node."),
     "bench": ("nodes.cli.bench", "Measure ratios against baselines of the same run."),
     "doctor": ("nodes.cli.doctor", "Say what this machine can do."),
 }

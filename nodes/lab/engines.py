@@ -39,7 +39,7 @@ def states(record: LabRecord) -> dict[str, str]:
         return compose_engine.states(record)
     if record.engine == "swarm":
         return swarm_engine.states(record)
-    return {name: "up" if node.alive() else "ended" for name, node in record.nodes.items()}
+    return {name: node.state() for name, node in record.nodes.items()}
 
 
 def ask(record: LabRecord, node: str, operation: str, **members: Any) -> dict[str, Any]:

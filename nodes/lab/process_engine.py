@@ -139,6 +139,7 @@ class Lab:
             self._lifeline = None
         for process in self._nodes.values():
             process.terminate()
+            process.send_signal(signal.SIGCONT)
         deadline = time.monotonic() + leftovers.GRACE_SECONDS
         for process in self._nodes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -260,6 +261,7 @@ def end(record: LabRecord) -> int:
     instances = [(node.pid, node.start_time) for node in record.nodes.values()]
     for pid, started in instances:
         leftovers.end_process(pid, started, signal.SIGTERM)
+        leftovers.end_process(pid, started, signal.SIGCONT)  # one that is paused hears it then
     leftovers.await_end(instances)
     killed = leftovers.kill_run(record.run_id)
     leftovers.remove_directory(Path(record.directory))

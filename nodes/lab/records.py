@@ -34,6 +34,12 @@ class NodeRecord:
         """Whether this very process still runs."""
         return leftovers.start_time(self.pid) == self.start_time
 
+    def state(self) -> str:
+        """``up``, ``paused`` (stopped by a signal) or ``ended``."""
+        if not self.alive():
+            return "ended"
+        return "paused" if leftovers.is_stopped(self.pid) else "up"
+
 
 @dataclass
 class LabRecord:

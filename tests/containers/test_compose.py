@@ -145,6 +145,24 @@ def test_killed_and_paused_from_outside_show_in_ps_and_down_removes_everything(l
     assert of_project(PROJECT) == NOTHING
 
 
+def test_links_are_changed_and_nodes_frozen_and_killed_by_command(lab):
+    done = sanloom("fault", "set", "client-s1", "loss=5%", "--json")
+    assert {name: change["after"]["loss"] for name, change in json.loads(done.stdout).items()} == {
+        "client->s1": 0.05,
+        "s1->client": 0.05,
+    }
+    assert sanloom("partition", "server").returncode == 0
+    listed = json.loads(sanloom("fault", "list", "--json").stdout)
+    assert [name for name, link in listed.items() if link["partition"]] == ["server->s1", "s1->server"]
+    assert sanloom("heal").returncode == 0
+    assert sanloom("pause", "client").returncode == 0
+    assert state_of("client") == "paused"
+    assert sanloom("resume", "client").returncode == 0
+    wait_until(lambda: state_of("client") == "up")
+    assert sanloom("kill", "server").returncode == 0
+    assert state_of("server") == "ended"
+
+
 def test_down_leaves_what_is_not_its_own(lab):
     docker("volume", "create", "sanloom-ct-not-ours")
     try:

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from fabric.topology.yaml_model import load
-from nodes.lab import records, swarm_engine
 from nodes.lab.swarm_file import render_swarm, write_keys
 from nodes.lab.topology_files import find_topology
 from tests.containers.test_compose import docker
@@ -108,18 +107,18 @@ def test_the_controller_reaches_freezes_and_kills_nodes(lab):
     assert sanloom("exec", "client", "--", "no-such-program").returncode == 127
     secret = docker("exec", container("control"), "cat", "/var/lib/sanloom/keys/secret.key").strip()
     assert secret not in docker("inspect", container("control"))
-    record = records.find("st")
-    swarm_engine.pause(record, "client")
+    assert sanloom("fault", "set", "client", "loss=1%").returncode == 0
+    assert sanloom("pause", "client").returncode == 0
     assert states() == {"s1": "up", "client": "paused", "server": "up"}
     refused = sanloom("exec", "client", "--", "true")
     assert (refused.returncode, refused.stderr) == (125, "node client: the node is paused\n")
-    swarm_engine.resume(record, "client")
+    assert sanloom("resume", "client").returncode == 0
     wait_until(lambda: states()["client"] == "up")
     docker("pause", container("client"))  # by somebody else, on this machine
     wait_until(lambda: states()["client"] == "paused", seconds=2)
     docker("unpause", container("client"))
     first = container("server")
-    swarm_engine.kill(record, "server")
+    assert sanloom("kill", "server").returncode == 0
     wait_until(lambda: states()["server"] != "up", seconds=2)
     wait_until(lambda: states()["server"] == "up", seconds=60)
     assert container("server") != first

@@ -194,3 +194,20 @@ def test_link_keeps_the_engine_contract(settings):
     changed = LinkSettings(latency=MICROSECOND, loss=0.5)
     commands = [lambda engine, now: engine.configure(changed, now)]
     check_engine(lambda: link(**settings), [*stimuli, *commands, *stimuli])
+
+
+def test_a_partition_drops_whatever_enters_and_changes_no_later_fate():
+    settings = LinkSettings(latency=MILLISECOND, loss=0.3)
+    whole, cut = LinkModel(NAME, settings, 7), LinkModel(NAME, settings, 7)
+    fates = []
+    for model in (whole, cut):
+        for number in range(300):
+            model.cut = model is cut and 100 <= number < 200
+            model.handle_frame(0, bytes(100), number * MILLISECOND)
+        drops = []
+        while (event := model.poll_event()) is not None:
+            drops.append((event.number, event.reason))
+        fates.append(drops)
+    assert [reason for number, reason in fates[1] if 101 <= number <= 200] == ["partition"] * 100
+    assert [drop for drop in fates[0] if not 101 <= drop[0] <= 200] == [drop for drop in fates[1] if drop[1] == "loss"]
+    assert cut.statistics().dropped_by("partition") == 100

@@ -1,0 +1,182 @@
+"""``fault``, ``partition``, ``heal``, ``pause``, ``resume``, ``kill`` on a running lab, as a user types them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.labs import FAST_PAIR, assert_nothing_left, run_ids, sanloom, wait_until
+
+pytestmark = pytest.mark.live
+CALLER = """
+import sys, time
+from provider import socket
+with socket.create_connection(("server", 7000), timeout=60) as connection:
+    connection.settimeout(60)
+    print("connected", flush=True)
+    for line in sys.stdin:
+        try:
+            connection.sendall(line.encode())
+            got = b""
+            while len(got) < len(line):
+                part = connection.recv(100)
+                if not part: raise EOFError
+                got += part
+            print(got.decode().strip(), flush=True)
+        except OSError as error:
+            print(type(error).__name__, error.winerror, flush=True)
+            break
+"""
+ECHO = """
+from provider import socket
+with socket.create_server(("", 7000)) as server:
+    print("listening", flush=True)
+    connection, _ = server.accept()
+    try:
+        while data := connection.recv(100): connection.sendall(data)
+    except OSError as error:
+        print(type(error).__name__, error.winerror, flush=True)
+"""
+
+
+@pytest.fixture
+def lab(tmp_path, runtime):
+    path = tmp_path / "fast.yaml"
+    path.write_text(FAST_PAIR)
+    done = sanloom("up", str(path), "-d", "--out", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr
+    ids = run_ids(runtime)
+    yield tmp_path / "runs" / "latest"
+    assert sanloom("down", "--all").returncode == 0
+    assert_nothing_left(runtime, ids)
+
+
+class Talk:
+    """A connection from client to server whose ends are programs; ``say`` waits for the echo."""
+
+    def __init__(self):
+        self.server = self._start("server", ECHO)
+        assert self.server.stdout.readline() == "listening\n"
+        self.client = self._start("client", CALLER)
+        assert self.client.stdout.readline() == "connected\n"
+
+    @staticmethod
+    def _start(host, code):
+        command = [sys.executable, "-m", "nodes", "exec", host, "--", "python", "-c", code]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+    def say(self, word):
+        self.client.stdin.write(f"{word}\n")
+
+    def answer(self):
+        return self.client.stdout.readline().strip()
+
+    def close(self):
+        for process in (self.client, self.server):
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def talk(lab):
+    made = Talk()
+    yield made
+    made.close()
+
+
+def changed(*arguments):
+    done = sanloom(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def states():
+    (shown,) = json.loads(sanloom("ps", "--json").stdout)
+    return {node["node"]: node["state"] for node in shown["nodes"]}
+
+
+def test_links_are_set_listed_and_cleared(lab):
+    both = changed("fault", "set", "s1-client", "loss=10%", "latency=2ms", "rate=1Gbit", "queue=7")
+    assert sorted(both) == ["client->s1", "s1->client"]
+    after = both["client->s1"]["after"]
+    assert (after["loss"], after["latency"], after["rate"], after["queue"]) == (0.1, 2_000_000, 10**9, 7)
+    assert both["client->s1"]["before"]["loss"] == 0
+    one = changed("fault", "set", "server->s1", "jitter=1us", "rate=none")
+    assert list(one) == ["server->s1"]
+    shown = sanloom("fault", "list").stdout
+    assert len(shown.splitlines()) == 5
+    assert "client->s1  2ms" in shown
+    assert "latency, loss, rate, queue" in shown
+    cleared = changed("fault", "clear", "client")
+    assert cleared["client->s1"]["after"] == both["client->s1"]["before"]
+    assert changed("fault", "list")["server->s1"]["jitter"] == 1000
+    changed("fault", "clear", "--all")
+    assert all(link["original"].items() <= link.items() for link in changed("fault", "list").values())
+    journal = [json.loads(line) for line in sanloom("logs", "--journal", "--json", "client").stdout.splitlines()]
+    records = [record for record in journal if record["event"] == "link.changed"]
+    assert [record["after"]["loss"] for record in records] == [0.1, 0]
+    assert {record["link"] for record in records} == {"client->s1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("fault", "set", "client-s2", "loss=1%"), "has no link 'client-s2'; it has client-s1, s1-client"),
+        (("fault", "set", "client", "los=1%"), "expected SETTING=VALUE, as latency=2ms"),
+        (("fault", "set", "client", "loss=101%"), "loss: '101%' is not between 0% and 100%"),
+        (("fault", "set", "client", "queue=-1"), "queue: '-1' is not a whole number of frames"),
+        (("fault", "clear"), "name a link, or say --all"),
+        (("partition", "nobody"), "has no node 'nobody'; it has s1, client, server"),
+        (("partition", "client", "server"), "no link leads from client to server"),
+        (("partition", "client", "client,s1"), "client cannot be on both sides"),
+        (("pause", "nobody"), "has no node 'nobody'"),
+    ],
+)
+def test_wrong_requests_change_nothing(lab, arguments, told):
+    done = sanloom(*arguments)
+    assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+    assert all(link["original"].items() <= link.items() for link in changed("fault", "list").values())
+
+
+def test_a_partition_that_heals_in_time_only_delays(talk):
+    cut = changed("partition", "client")
+    assert sorted(cut) == ["client->s1", "s1->client"]
+    talk.say("delayed")
+    wait_until(lambda: dropped("client->s1") > 0)
+    assert sorted(changed("heal")) == ["client->s1", "s1->client"]
+    assert talk.answer() == "delayed"
+    assert changed("heal") == {}
+
+
+def test_a_partition_beyond_the_retry_budget_ends_the_connection(talk):
+    changed("partition", "server", "s1", "--one-way")
+    talk.say("lost")
+    assert talk.answer() == "WsaConnectionResetError 10054"
+    changed("heal")
+
+
+def dropped(link):
+    """Frames that a partition of the link dropped, as the node that transmits on it tells."""
+    from nodes.lab import engines, records
+
+    told = engines.ask(records.find(None), link.partition("->")[0], "statistics")["links"][link]
+    return int(told.partition("('partition', ")[2].partition(")")[0] or 0)
+
+
+def test_a_paused_node_shows_and_delays_and_a_killed_one_ends(lab, talk):
+    assert sanloom("pause", "s1").returncode == 0
+    assert states() == {"s1": "paused", "client": "up", "server": "up"}
+    talk.say("waits")
+    assert sanloom("resume", "s1").returncode == 0
+    assert talk.answer() == "waits"
+    assert sanloom("kill", "s1").returncode == 0
+    assert states() == {"s1": "ended", "client": "up", "server": "up"}
+    again = sanloom("kill", "s1")
+    assert (again.returncode, again.stderr) == (3, "sanloom: node s1 has ended\n")
+
+
+def test_down_ends_a_lab_with_a_paused_node(lab):
+    assert sanloom("pause", "client").returncode == 0
+    assert sanloom("down").returncode == 0
+    assert '"node.statistics"' in (lab / "events.jsonl").read_text()
