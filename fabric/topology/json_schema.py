@@ -7,7 +7,8 @@ accepts may still be refused by ``sanloom validate``, what it refuses always is.
 
 from typing import Any
 
-from fabric.topology.yaml_model import NAME, NODES_MAX
+from fabric.topology.checker import NAME
+from fabric.topology.yaml_model import NODES_MAX
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 _DURATION = r"^\s*\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)\s*(ns|us|ms|s|m|min|h)\s*$|^\s*0\s*$"

@@ -14,70 +14,15 @@ import yaml
 
 from fabric.errors import UsageError
 from fabric.link.settings import LinkSettings
+from fabric.topology.checker import NAME, RESERVED, Checker
 from fabric.topology.spec import HostSpec, LinkSpec, NetworkSwitchSpec, Topology
 from fabric.units import parse_duration, parse_rate, parse_ratio
 
 NODES_MAX = 10_000
 FILE_MAX = 4 << 20
-NAME = re.compile(r"^[a-z][a-z0-9-]{0,31}\Z")
-RESERVED = ("keys", "control", "public")
-"""Services, secrets and configs of a lab of containers that are no nodes."""
-"""What a topology, host, network switch or lab may be called."""
 _TOP = ("name", "seed", "defaults", "hosts", "network-switches", "links")
 _SETTINGS = ("latency", "jitter", "loss", "rate", "queue")
 _FIRST_ADDRESS = int(ipaddress.IPv4Address("10.77.0.1"))
-
-
-class _Checker:
-    """Collects mistakes with their places."""
-
-    def __init__(self, path: str, text: str) -> None:
-        self.path, self.lines, self.errors = path, text.splitlines(), list[str]()
-
-    def error(self, node: yaml.Node | None, key: str, message: str) -> None:
-        line, column = (node.start_mark.line, node.start_mark.column) if node is not None else (0, 0)
-        source = self.lines[line] if line < len(self.lines) else ""
-        place = f"{self.path}:{line + 1}:{column + 1}"
-        self.errors.append(f"{place}: {key}: {message}\n  {line + 1:5} | {source}\n        | {' ' * column}^")
-
-    def mapping(
-        self, node: yaml.Node | None, key: str, known: tuple[str, ...] | None
-    ) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """Key -> (key node, value node); unknown and double keys are mistakes."""
-        found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        if node is None or (isinstance(node, yaml.ScalarNode) and node.value in ("", "~", "null")):
-            return found
-        if not isinstance(node, yaml.MappingNode):
-            self.error(node, key, "expected a mapping of keys to values")
-            return found
-        for name_node, value in node.value:
-            name = str(name_node.value)
-            full = f"{key}.{name}" if key else name
-            if name in found:
-                self.error(name_node, full, "the key stands here a second time")
-            elif known is not None and name not in known:
-                close = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-                self.error(name_node, full, f"unknown key ({hint})")
-            else:
-                found[name] = (name_node, value)
-        return found
-
-    def scalar(self, node: yaml.Node, key: str) -> str | None:
-        if isinstance(node, yaml.ScalarNode):
-            return str(node.value)
-        self.error(node, key, "expected a single value")
-        return None
-
-    def value(self, node: yaml.Node, key: str, parse: Any) -> Any:
-        text = self.scalar(node, key)
-        if text is None:
-            return None
-        try:
-            return parse(text)
-        except ValueError as error:
-            self.error(node, key, str(error))
-            return None
 
 
 def load(path: Path) -> Topology:
@@ -101,7 +46,7 @@ def parse(text: str, path: str) -> Topology:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
         raise UsageError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    checker = _Checker(path, text)
+    checker = Checker(path, text)
     topology = _topology(checker, root)
     if checker.errors:
         raise UsageError("\n".join(checker.errors))
@@ -109,7 +54,7 @@ def parse(text: str, path: str) -> Topology:
     return topology
 
 
-def _topology(check: _Checker, root: yaml.Node | None) -> Topology | None:
+def _topology(check: Checker, root: yaml.Node | None) -> Topology | None:
     top = check.mapping(root, "", _TOP)
     if "name" not in top:
         check.error(root, "name", "missing: the topology needs a name")
@@ -141,9 +86,7 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _names(
-    check: _Checker, entry: Any, key: str, known: tuple[str, ...]
-) -> dict[str, tuple[yaml.Node, dict[str, Any]]]:
+def _names(check: Checker, entry: Any, key: str, known: tuple[str, ...]) -> dict[str, tuple[yaml.Node, dict[str, Any]]]:
     found: dict[str, tuple[yaml.Node, dict[str, Any]]] = {}
     for name, (node, value) in check.mapping(entry[1] if entry else None, key, None).items():
         if not NAME.match(name):
@@ -156,7 +99,7 @@ def _names(
     return found
 
 
-def _hosts(check: _Checker, entry: Any) -> dict[str, HostSpec]:
+def _hosts(check: Checker, entry: Any) -> dict[str, HostSpec]:
     hosts: dict[str, HostSpec] = {}
     taken: dict[str, str] = {}
     for number, (name, (node, keys)) in enumerate(_names(check, entry, "hosts", ("ip",)).items()):
@@ -173,7 +116,7 @@ def _hosts(check: _Checker, entry: Any) -> dict[str, HostSpec]:
     return hosts
 
 
-def _settings(check: _Checker, node: yaml.Node, key: str, base: dict[str, Any], *more: str) -> dict[str, Any]:
+def _settings(check: Checker, node: yaml.Node, key: str, base: dict[str, Any], *more: str) -> dict[str, Any]:
     parsers = {
         "latency": parse_duration,
         "jitter": parse_duration,
@@ -190,7 +133,7 @@ def _settings(check: _Checker, node: yaml.Node, key: str, base: dict[str, Any], 
     return settings
 
 
-def _links(check: _Checker, entry: Any, base: dict[str, Any], nodes: list[str]) -> list[LinkSpec]:
+def _links(check: Checker, entry: Any, base: dict[str, Any], nodes: list[str]) -> list[LinkSpec]:
     links: list[LinkSpec] = []
     sequence = entry[1] if entry else None
     if sequence is None or not isinstance(sequence, yaml.SequenceNode):
@@ -217,7 +160,7 @@ def _links(check: _Checker, entry: Any, base: dict[str, Any], nodes: list[str]) 
     return links
 
 
-def _endpoints(check: _Checker, entry: Any, link: yaml.Node, key: str, nodes: list[str]) -> tuple[str, str] | None:
+def _endpoints(check: Checker, entry: Any, link: yaml.Node, key: str, nodes: list[str]) -> tuple[str, str] | None:
     node = entry[1] if entry else link
     if entry is None or not isinstance(node, yaml.SequenceNode) or len(node.value) != 2:
         check.error(node, f"{key}.endpoints", "expected two node names, for example [client, s1]")
@@ -235,9 +178,7 @@ def _endpoints(check: _Checker, entry: Any, link: yaml.Node, key: str, nodes: li
     return str(names[0]), str(names[1])
 
 
-def _connected(
-    check: _Checker, root: Any, hosts: list[str], network_switches: list[str], links: list[LinkSpec]
-) -> None:
+def _connected(check: Checker, root: Any, hosts: list[str], network_switches: list[str], links: list[LinkSpec]) -> None:
     """Every host has one link and reaches every other."""
     neighbours: dict[str, list[str]] = {name: [] for name in [*hosts, *network_switches]}
     for link in links:

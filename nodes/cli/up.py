@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from fabric.errors import UsageError
+from fabric.topology.checker import NAME
 from fabric.topology.spec import Topology
-from fabric.topology.yaml_model import NAME, load
+from fabric.topology.yaml_model import load
 from nodes.cli.options_and_tables import json_option, place_option
 from nodes.lab.engines import ENGINES, LAB_CLASSES, AnyLab, lab_options
 from nodes.lab.results import new_run_directory
