@@ -96,8 +96,10 @@ def become_node(role: str) -> NoReturn:
         leftover.unlink()
     path = RUNTIME / f"{node}.config"
     path.write_text(json.dumps(config))
-    if CONTROL in public:
+    if CONTROL in public:  # on Swarm, where applications have no containers of their own beside their host's
         _start_apart([sys.executable, "-P", "-m", "nodes.control.remote_server"])
+        if topology["hosts"].get(node, {}).get("applications"):
+            _start_apart([sys.executable, "-P", "-m", "nodes.lab.application_runner", "--host", node])
     arguments = [sys.executable, "-P", "-m", ROLES[role], "--config", str(path), "--ready-file", str(READY)]
     os.execv(sys.executable, arguments)
 

@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 NAME = re.compile(r"^[a-z][a-z0-9-]{0,31}\Z")
+"""What a topology, host, network switch, application or lab may be called."""
 RESERVED = ("keys", "control", "public")
 """Services, secrets and configs of a lab of containers that are no nodes."""
-"""What a topology, host, network switch or lab may be called."""
 
 
 class Checker:

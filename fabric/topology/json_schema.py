@@ -7,7 +7,9 @@ accepts may still be refused by ``sanloom validate``, what it refuses always is.
 
 from typing import Any
 
+from fabric.topology.applications import APPLICATIONS_MAX
 from fabric.topology.checker import NAME
+from fabric.topology.spec import RESTARTS
 from fabric.topology.yaml_model import NODES_MAX
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
@@ -52,7 +54,15 @@ def topology_schema() -> dict[str, Any]:
                 "additionalProperties": {
                     "type": ["object", "null"],
                     "additionalProperties": False,
-                    "properties": {"ip": {"type": "string", "format": "ipv4"}},
+                    "properties": {
+                        "ip": {"type": "string", "format": "ipv4"},
+                        "applications": {
+                            "type": ["object", "null"],
+                            "maxProperties": APPLICATIONS_MAX,
+                            "propertyNames": name,
+                            "additionalProperties": {"$ref": "#/$defs/application"},
+                        },
+                    },
                 },
             },
             "network-switches": {
@@ -78,6 +88,30 @@ def topology_schema() -> dict[str, Any]:
         },
         "$defs": {
             "settings": one_way,
+            "application": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["command"],
+                "properties": {
+                    "command": {
+                        "type": ["array", "string"],
+                        "items": {"type": ["string", "number", "boolean"]},
+                        "minItems": 1,
+                        "description": "Program and arguments; one text is split as a shell would.",
+                    },
+                    "environment": {
+                        "type": ["object", "null"],
+                        "additionalProperties": {"type": ["string", "number", "boolean"]},
+                        "description": "Variables; SANLOOM_AGENT is always set.",
+                    },
+                    "after": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "HOST.APPLICATION: started before this one.",
+                    },
+                    "restart": {"enum": list(RESTARTS), "description": "never unless given."},
+                },
+            },
             "duration": {"type": ["string", "integer"], "pattern": _DURATION, "maximum": 0, "minimum": 0},
             "ratio": {"type": ["string", "number"], "pattern": _RATIO, "minimum": 0, "maximum": 1},
         },

@@ -5,6 +5,21 @@ from typing import Any
 
 from fabric.link.settings import LinkSettings
 
+RESTARTS = ("never", "on-failure")
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationSpec:
+    """A program that runs on a host of the lab. ``after`` are names HOST.APPLICATION; ``restart`` is one of
+    RESTARTS.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    after: tuple[str, ...] = ()
+    restart: str = "never"
+
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
@@ -12,6 +27,7 @@ class HostSpec:
 
     name: str
     ip: str
+    applications: tuple[ApplicationSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +58,26 @@ class Topology:
     links: tuple[LinkSpec, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for ``json.dump``."""
-        return asdict(self)
+        """Plain values for ``json.dump``; no applications are not mentioned."""
+        data = asdict(self)
+        for host in data["hosts"].values():
+            if not host["applications"]:
+                del host["applications"]
+        return data
+
+    def applications(self) -> list[tuple[str, ApplicationSpec]]:
+        """(host, application) of all hosts: each after those that it comes after, else in the file's order."""
+        waiting = [(host.name, application) for host in self.hosts.values() for application in host.applications]
+        started: dict[str, None] = {}
+        ordered = []
+        while waiting:
+            ready = [pair for pair in waiting if all(other in started for other in pair[1].after)]
+            assert ready, "the file was checked for circles"
+            host, application = ready[0]
+            waiting.remove(ready[0])
+            started[f"{host}.{application.name}"] = None
+            ordered.append(ready[0])
+        return ordered
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Topology":
@@ -51,10 +85,18 @@ class Topology:
         return cls(
             data["name"],
             data["seed"],
-            {name: HostSpec(**host) for name, host in data["hosts"].items()},
+            {name: _host(host) for name, host in data["hosts"].items()},
             {name: NetworkSwitchSpec(**spec) for name, spec in data["network_switches"].items()},
             tuple(
                 LinkSpec(link["a"], link["b"], LinkSettings(**link["forward"]), LinkSettings(**link["reverse"]))
                 for link in data["links"]
             ),
         )
+
+
+def _host(data: dict[str, Any]) -> HostSpec:
+    applications = tuple(
+        ApplicationSpec(**{**one, "command": tuple(one["command"]), "after": tuple(one["after"])})
+        for one in data.get("applications", ())
+    )
+    return HostSpec(data["name"], data["ip"], applications)

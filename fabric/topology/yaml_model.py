@@ -14,6 +14,7 @@ import yaml
 
 from fabric.errors import UsageError
 from fabric.link.settings import LinkSettings
+from fabric.topology.applications import ApplicationChecker
 from fabric.topology.checker import NAME, RESERVED, Checker
 from fabric.topology.spec import HostSpec, LinkSpec, NetworkSwitchSpec, Topology
 from fabric.units import parse_duration, parse_rate, parse_ratio
@@ -62,10 +63,12 @@ def _topology(check: Checker, root: yaml.Node | None) -> Topology | None:
     seed = check.value(top["seed"][1], "seed", _integer) if "seed" in top else 1
     defaults = check.mapping(top["defaults"][1], "defaults", ("link",)) if "defaults" in top else {}
     base = _settings(check, defaults["link"][1], "defaults.link", {}) if "link" in defaults else {}
-    hosts = _hosts(check, top.get("hosts"))
+    applications = ApplicationChecker(check)
+    hosts = _hosts(check, top.get("hosts"), applications)
     network_switches = _names(check, top.get("network-switches"), "network-switches", ())
     for both in [s for s in network_switches if s in hosts]:
         check.error(network_switches[both][0], f"network-switches.{both}", "a host has this name already")
+    applications.check_references([*hosts, *network_switches])
     links = _links(check, top.get("links"), base, [*hosts, *network_switches])
     if check.errors:
         return None
@@ -99,10 +102,10 @@ def _names(check: Checker, entry: Any, key: str, known: tuple[str, ...]) -> dict
     return found
 
 
-def _hosts(check: Checker, entry: Any) -> dict[str, HostSpec]:
+def _hosts(check: Checker, entry: Any, applications: ApplicationChecker) -> dict[str, HostSpec]:
     hosts: dict[str, HostSpec] = {}
     taken: dict[str, str] = {}
-    for number, (name, (node, keys)) in enumerate(_names(check, entry, "hosts", ("ip",)).items()):
+    for number, (name, (node, keys)) in enumerate(_names(check, entry, "hosts", ("ip", "applications")).items()):
         ip = str(ipaddress.IPv4Address(_FIRST_ADDRESS + number))
         if "ip" in keys:
             node = keys["ip"][1]
@@ -110,7 +113,8 @@ def _hosts(check: Checker, entry: Any) -> dict[str, HostSpec]:
         if ip in taken:
             check.error(node, f"hosts.{name}.ip", f"{ip} is the address of {taken[ip]!r} already")
         taken[ip] = name
-        hosts[name] = HostSpec(name, ip)
+        programs = applications.read(name, keys["applications"][1]) if "applications" in keys else ()
+        hosts[name] = HostSpec(name, ip, programs)
     if not hosts:
         check.error(entry[0] if entry else None, "hosts", "missing: a topology has at least one host")
     return hosts

@@ -22,11 +22,21 @@ POLL_SECONDS = 0.2
 @click.option("--journal", is_flag=True, help="The journals (what happened, with times) instead of the logs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line: node and text, or the journal record.")
 def command(nodes: tuple[str, ...], lab_name: str | None, follow: bool, journal: bool, as_json: bool) -> int:
-    """Print the logs of all nodes, or of those named."""
+    """Print the logs of all nodes and applications (HOST.NAME), or of those named."""
     lab = records.find(lab_name)
+    applications = (
+        []
+        if journal
+        else [
+            f"{host}.{application['name']}"
+            for host, spec in lab.topology["hosts"].items()
+            for application in spec.get("applications", ())
+        ]
+    )
     for node in nodes:
-        lab.control_path(node)
-    names = list(nodes) or list(lab.nodes)
+        if node not in applications:
+            lab.control_path(node)
+    names = list(nodes) or [*lab.nodes, *applications]
     read = journal_of if journal else log_of
     followers = [_Follower(name, partial(read, lab, name)) for name in names]
     while True:

@@ -34,7 +34,14 @@ def _describe(lab: records.LabRecord) -> dict[str, Any]:
     states = engines.states(lab)
     with ThreadPoolExecutor(8) as pool:
         nodes = list(pool.map(lambda name: _describe_node(lab, name, states[name]), lab.nodes))
-    return {"lab": lab.name, "engine": lab.engine, "run": lab.run_directory, "detached": lab.detached, "nodes": nodes}
+    return {
+        "lab": lab.name,
+        "engine": lab.engine,
+        "run": lab.run_directory,
+        "detached": lab.detached,
+        "nodes": nodes,
+        "applications": engines.applications(lab),
+    }
 
 
 def _describe_node(lab: records.LabRecord, name: str, state: str) -> dict[str, Any]:
@@ -57,6 +64,11 @@ def _text(lab: dict[str, Any]) -> str:
             [[n["node"], n["kind"], n.get("ip"), n["pid"], n["state"]] for n in nodes],
         ),
     ]
+    if lab["applications"]:
+        rows = [
+            [*name.split("."), a["pid"] or None, _ending(a), a["restarts"]] for name, a in lab["applications"].items()
+        ]
+        parts.append(table(["HOST", "APPLICATION", "PID", "STATE", "RESTARTS"], rows))
     processes = [[n["node"], p["pid"], p["name"]] for n in nodes for p in n.get("processes", [])]
     if processes:
         parts.append(table(["HOST", "PID", "PROCESS"], processes))
@@ -78,6 +90,11 @@ def _text(lab: dict[str, Any]) -> str:
         header = ["HOST", "SOCKET", "STATE", "LOCAL", "PEER", "CONTROLLED BY", "EPOCH", "DESCRIPTORS OF"]
         parts.append(table(header, sockets))
     return "\n\n".join(parts)
+
+
+def _ending(application: dict[str, Any]) -> str:
+    status = application["status"]
+    return str(application["state"]) if status is None else f"{application['state']} ({status})"
 
 
 def _address(address: Any) -> str | None:

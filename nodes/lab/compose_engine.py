@@ -8,10 +8,11 @@ published.
 import contextlib
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from fabric.errors import SanloomError
 from nodes.lab import leftovers, results
-from nodes.lab.compose_file import render_compose
+from nodes.lab.compose_file import LABEL_KIND, LABEL_NODE, render_compose
 from nodes.lab.container_lab import READY_SECONDS, RUN, ContainerLab, container_of, log_of, project
 from nodes.lab.docker_cli import containers, docker
 from nodes.lab.records import LabRecord
@@ -72,15 +73,17 @@ def end(record: LabRecord) -> int:
     Returns how many nodes had ended before.
     """
     found = states(record)
-    paused = [container_of(record, node) for node, state in found.items() if state == "paused"]
-    if paused:
-        docker("unpause", *paused)
+    for node in [node for node, state in found.items() if state == "paused"]:
+        resume(record, node)
     with contextlib.suppress(SanloomError):
         _compose(record, "stop", "--timeout", "10", timeout=STOP_SECONDS)
     run = Path(record.run_directory)
     if run.is_dir():
         for node in record.nodes:
             _fetch_results(record, node, run)
+        for name in applications(record):
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                (run / f"{name}.log").write_text(log_of(record, name.replace(".", "-")))
     _compose(record, "down", "--volumes", "--remove-orphans", "--timeout", "5", timeout=STOP_SECONDS)
     leftovers.remove_directory(Path(record.directory))
     if run.is_dir():
@@ -88,19 +91,43 @@ def end(record: LabRecord) -> int:
     return sum(state == "ended" for state in found.values())
 
 
+def applications(record: LabRecord) -> dict[str, dict[str, Any]]:
+    """HOST.NAME -> {pid, state, status, restarts}: each has a container of its own."""
+    services = containers(project(record))
+    found = {}
+    for host, spec in record.topology["hosts"].items():
+        for application in spec.get("applications", ()):
+            inspected = services.get(f"{host}-{application['name']}", {})
+            state = inspected.get("State", {})
+            up = bool(state.get("Running"))
+            found[f"{host}.{application['name']}"] = {
+                "pid": state.get("Pid") or 0,
+                "state": "up" if up else "ended" if inspected else "waiting",
+                "status": None if up or not inspected else state.get("ExitCode"),
+                "restarts": inspected.get("RestartCount", 0),
+            }
+    return found
+
+
 def pause(record: LabRecord, node: str) -> None:
-    """Freeze all that runs in a node's container."""
-    docker("pause", container_of(record, node))
+    """Freeze all that runs in a node's container, and its applications in theirs."""
+    docker("pause", container_of(record, node), *_application_containers(record, node, "running"))
 
 
 def resume(record: LabRecord, node: str) -> None:
     """Let it go on."""
-    docker("unpause", container_of(record, node))
+    docker("unpause", container_of(record, node), *_application_containers(record, node, "paused"))
 
 
 def kill(record: LabRecord, node: str) -> None:
     """SIGKILL."""
     docker("kill", container_of(record, node))
+
+
+def _application_containers(record: LabRecord, host: str, status: str) -> list[str]:
+    labels = (f"com.docker.compose.project={project(record)}", f"{LABEL_NODE}={host}", f"{LABEL_KIND}=application")
+    filters = [part for label in labels for part in ("--filter", f"label={label}")]
+    return docker("ps", "-q", *filters, "--filter", f"status={status}").split()
 
 
 def _fetch_results(record: LabRecord, node: str, run: Path) -> None:

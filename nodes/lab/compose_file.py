@@ -100,36 +100,65 @@ def render_compose(
             f"      - keys-{node}:/var/lib/sanloom/keys:ro",
             *([f"      - run-{node}:/run/sanloom"] if kind == "host" else []),
         ]
+    for host, application in topology.applications():
+        lines += _application(
+            f"{host}-{application.name}",
+            host,
+            list(application.command),
+            [other.replace(".", "-") for other in application.after],
+            environment=application.environment,
+            restart='"no"' if application.restart == "never" else application.restart,
+            labels=f"{{{LABEL_LAB}: {name}, {LABEL_NODE}: {host}, {LABEL_KIND}: application}}",
+        )
     if workload:
         first, *_, last = topology.hosts
         lines += _application(
-            "sender", first, f"head -c {WORKLOAD_SIZE} /dev/urandom > /tmp/file && exec {_SENDER}", []
+            "sender", first, ["sh", "-c", f"head -c {WORKLOAD_SIZE} /dev/urandom > /tmp/file && exec {_SENDER}"], []
         )
-        lines += _application("receiver", last, _RECEIVER.format(first=first), ["sender"])
+        lines += _application("receiver", last, ["sh", "-c", _RECEIVER.format(first=first)], ["sender"])
     lines += ["", "networks:", "  fabric: {internal: true}", "", "volumes:"]
     lines += [f"  keys-{node}: {{}}" for node in nodes]
     lines += [f"  run-{host}: {{}}" for host in topology.hosts]
     return "\n".join(lines) + "\n"
 
 
-def _application(name: str, host: str, script: str, after: list[str]) -> list[str]:
-    """A service that runs ``script`` on a host, in a container of its own."""
+def _application(
+    name: str,
+    host: str,
+    command: list[str],
+    after: list[str],
+    *,
+    environment: dict[str, str] | None = None,
+    restart: str | None = None,
+    labels: str | None = None,
+) -> list[str]:
+    """A service that runs ``command`` on a host, in a container of its own; without ``labels`` it is the workload's."""
     return [
         f"  {name}:",
         "    <<: *image",
-        "    profiles: [workload]",
+        *(["    profiles: [workload]"] if labels is None else [f"    labels: {labels}", f"    restart: {restart}"]),
         "    init: true",
         f"    pid: service:{host}",
         "    network_mode: none  # it speaks to the agent only",
-        f"    attach: {'true' if after else 'false'}",
+        f"    attach: {'true' if after or labels else 'false'}",
         "    cap_drop: [ALL]",
         '    security_opt: ["no-new-privileges:true"]',
         "    healthcheck: {disable: true}",
         "    environment:",
         f"      SANLOOM_AGENT: /run/sanloom/{host}.agent",
+        *[f"      {key}: {_quoted(value)}" for key, value in (environment or {}).items()],
         f"    volumes: [run-{host}:/run/sanloom]",
         "    depends_on:",
         f"      {host}: {{condition: service_healthy}}",
         *[f"      {other}: {{condition: service_started}}" for other in after],
-        f"    entrypoint: [sh, -c, {json.dumps(script)}]",
+        f"    entrypoint: [{', '.join(_quoted(part) if labels else _plain(part) for part in command)}]",
     ]
+
+
+def _quoted(text: str) -> str:
+    """As YAML, for Compose, which takes a dollar sign for a variable of its own."""
+    return json.dumps(text).replace("$", "$$")
+
+
+def _plain(text: str) -> str:
+    return text if text.isalnum() or text == "-c" else json.dumps(text)

@@ -224,8 +224,13 @@ def log_of(record: LabRecord, node: str) -> str:
 
 def read_journal(record: LabRecord, node: str) -> str:
     """A node's journal so far; empty if it cannot be read."""
+    return read_file(record, node, f"{RUN}/{node}.jsonl")
+
+
+def read_file(record: LabRecord, node: str, inside: str) -> str:
+    """The text of a file in a node's container; empty if it cannot be read."""
     with contextlib.suppress(SanloomError):
-        return docker(*inside_arguments(record, node, "cat", f"{RUN}/{node}.jsonl")[1:], timeout=30)
+        return docker(*inside_arguments(record, node, "cat", inside)[1:], timeout=30)
     return ""
 
 

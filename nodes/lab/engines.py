@@ -64,12 +64,36 @@ def end(record: LabRecord) -> int:
     return swarm_engine.end(record) if record.engine == "swarm" else process_engine.end(record)
 
 
+def applications(record: LabRecord) -> dict[str, dict[str, Any]]:
+    """HOST.NAME of the topology's applications -> {pid, state, status, restarts}, in the order of the topology."""
+    if not any(host.get("applications") for host in record.topology["hosts"].values()):
+        return {}
+    if record.engine == "compose":
+        return compose_engine.applications(record)
+    if record.engine == "swarm":
+        return swarm_engine.applications(record)
+    return process_engine.applications(record)
+
+
 def log_of(record: LabRecord, node: str) -> str:
-    """What a node has written so far."""
+    """What a node has written so far, or an application: HOST.NAME."""
+    if "." in node:
+        return _application_log(record, node)
     if record.engine != "process":
         return container_lab.log_of(record, node)
     try:
         return Path(record.nodes[node].log).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _application_log(record: LabRecord, name: str) -> str:
+    if record.engine == "compose":
+        return container_lab.log_of(record, name.replace(".", "-"))
+    if record.engine == "swarm":
+        return container_lab.read_file(record, name.partition(".")[0], f"{container_lab.RUN}/{name}.log")
+    try:
+        return (Path(record.run_directory) / f"{name}.log").read_text(errors="replace")
     except OSError:
         return ""
 

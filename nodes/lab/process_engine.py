@@ -23,7 +23,7 @@ from fabric.errors import EnvironmentLacks, SanloomError, UsageError
 from fabric.live.curve import new_keys, write_secret
 from fabric.topology.spec import Topology
 from nodes.control import client
-from nodes.lab import leftovers, records, results
+from nodes.lab import application_runner, leftovers, records, results
 from nodes.lab.records import LabRecord, NodeRecord
 from provider.ipc import ENVIRONMENT_AGENT
 
@@ -59,6 +59,7 @@ class Lab:
         self._transport = transport
         self._tcp: dict[str, dict[str, Any]] = {}
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self._runner: subprocess.Popen[bytes] | None = None
         self._lifeline: int | None = None
         own = os.getpid()
         self.record = LabRecord(
@@ -106,6 +107,9 @@ class Lab:
                 ready[self._start_node(name, lifeline)] = name
             self.record.write()
             self._await_ready(ready)
+            if self.topology.applications():
+                self._start_applications(lifeline)
+                self.record.write()
         except BaseException:
             self.stop()
             raise
@@ -137,6 +141,9 @@ class Lab:
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
+        end_applications(self.record)
+        if self._runner is not None:
+            self._runner.wait()
         for process in self._nodes.values():
             process.terminate()
             process.send_signal(signal.SIGCONT)
@@ -184,6 +191,33 @@ class Lab:
         started = leftovers.start_time(process.pid) or 0
         self.record.nodes[name] = NodeRecord(kind, process.pid, started, f"{name}.control", str(log))
         return readable
+
+    def _start_applications(self, lifeline: int | None) -> None:
+        """One process that runs all of them, and ends with the lab as the nodes do."""
+        applications = application_runner.describe(self.topology)
+        for application in applications:
+            own = environment_on(self.record, application["host"])
+            changes = {name: value for name, value in own.items() if os.environ.get(name) != value}
+            application["environment"] = {**changes, **application["environment"]}
+        config = self.directory / application_runner.CONFIG_FILE
+        state = self.directory / application_runner.STATE_FILE
+        config.write_text(
+            json.dumps({"applications": applications, "logs": str(self.run_directory), "state": str(state)})
+        )
+        with (self.run_directory / "applications.log").open("ab") as log:
+            self._runner = subprocess.Popen(
+                [
+                    *[sys.executable, "-P", "-m", "nodes.lab.application_runner", str(config)],
+                    *([] if lifeline is None else ["--lifeline-fd", str(lifeline)]),
+                ],
+                env={**os.environ, leftovers.ENVIRONMENT_RUN: self.record.run_id},
+                pass_fds=[] if lifeline is None else [lifeline],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.record.runner = (self._runner.pid, leftovers.start_time(self._runner.pid) or 0)
 
     def _config(self, name: str) -> dict[str, Any]:
         return {
@@ -258,6 +292,7 @@ def end(record: LabRecord) -> int:
     """End a lab in whatever state it is: nodes first, in order, then whatever carries the run's id; remove its sockets
     and join its results. Returns how many processes had to be killed. Safe to call again.
     """
+    end_applications(record)
     instances = [(node.pid, node.start_time) for node in record.nodes.values()]
     for pid, started in instances:
         leftovers.end_process(pid, started, signal.SIGTERM)
@@ -269,6 +304,26 @@ def end(record: LabRecord) -> int:
     if run.is_dir():
         results.join(run, list(record.nodes))
     return killed
+
+
+def end_applications(record: LabRecord) -> None:
+    """End the topology's applications while their agents are there; safe to call again."""
+    if record.runner is not None and leftovers.end_process(*record.runner, signal.SIGTERM):
+        leftovers.await_end([record.runner], 3 * leftovers.GRACE_SECONDS)
+
+
+def applications(record: LabRecord) -> dict[str, dict[str, Any]]:
+    """HOST.NAME -> what the runner last wrote of it; ``ended`` for all of them if nobody runs them any more."""
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(
+            (Path(record.directory) / application_runner.STATE_FILE).read_text()
+        )
+    except (OSError, ValueError):
+        return {}
+    for state in found.values():
+        if state["state"] == "up" and leftovers.start_time(state["pid"]) != state["start_time"]:
+            state["state"] = "ended"
+    return found
 
 
 def new_lab_directory(name: str, end_dead: Callable[[LabRecord], object]) -> Path:

@@ -56,6 +56,8 @@ class LabRecord:
     capture: bool = False
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     links: list[dict[str, str]] = field(default_factory=list)
+    runner: tuple[int, int] | None = None
+    """(pid, start time) of the process that runs the topology's applications, on the process engine."""
 
     def write(self) -> None:
         """Replace the record on disk in one step."""
@@ -96,6 +98,8 @@ def read(directory: Path) -> LabRecord:
         data = json.loads((directory / RECORD).read_text())
         nodes = {name: NodeRecord(**node) for name, node in data.pop("nodes").items()}
         data["launcher"] = (int(data["launcher"][0]), int(data["launcher"][1]))
+        if data.get("runner") is not None:
+            data["runner"] = (int(data["runner"][0]), int(data["runner"][1]))
         return LabRecord(**data, nodes=nodes)
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise UsageError(f"{directory} holds no running lab ({error})") from None

@@ -18,6 +18,7 @@ from typing import Any
 from fabric.errors import EnvironmentLacks, SanloomError, UsageError
 from fabric.topology.spec import Topology
 from nodes.lab import leftovers, results
+from nodes.lab.application_runner import STATE_FILE
 from nodes.lab.container_lab import (
     REACH,
     RUN,
@@ -28,6 +29,7 @@ from nodes.lab.container_lab import (
     inside_arguments,
     log_of,
     project,
+    read_file,
 )
 from nodes.lab.docker_cli import docker
 from nodes.lab.records import LabRecord
@@ -147,6 +149,17 @@ def _state(answer: dict[str, bool] | None) -> str:
     if answer["paused"]:
         return "paused"
     return "up" if answer["ready"] else "starting"
+
+
+def applications(record: LabRecord) -> dict[str, dict[str, Any]]:
+    """HOST.NAME -> {pid, state, status, restarts}, as the runners in the hosts' containers tell."""
+    found: dict[str, dict[str, Any]] = {}
+    for host, spec in record.topology["hosts"].items():
+        if spec.get("applications"):
+            told = read_file(record, host, f"/run/sanloom/{STATE_FILE}")
+            with contextlib.suppress(ValueError):
+                found |= json.loads(told)
+    return found
 
 
 def pause(record: LabRecord, node: str) -> None:
