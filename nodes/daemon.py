@@ -28,6 +28,7 @@ from fabric.engine import Engine
 from fabric.journal import LineJournal
 from fabric.live.curve import Credentials, read_secret
 from fabric.live.driver import LATENESS_BOUNDS, EventHandler, NodeDriver
+from fabric.live.machine import machine_id
 from fabric.live.zmq_channel import Endpoints, NodeChannels, ipc_address
 from fabric.topology.spec import Topology
 from nodes.control.capture import CaptureOperation
@@ -133,7 +134,7 @@ class NodeDaemon:
         outgoing = [(link, plan.link_model(link, config.seed)) for link in plan.links_from(config.node)]
         incoming = plan.links_to(config.node)
         boot_id = int.from_bytes(os.urandom(8), "big")
-        self.driver = NodeDriver(engine, outgoing, incoming, self.channels, on_event, boot_id)
+        self.driver = NodeDriver(engine, outgoing, incoming, self.channels, on_event, boot_id, machine_id())
         return self.driver
 
     async def run(
@@ -189,7 +190,7 @@ class NodeDaemon:
         return ControlServer(
             self.config.directory / f"{node}.control",
             {
-                "ps": lambda _: describe(),
+                "ps": lambda _: describe() | {"neighbours": self.driver.neighbours()},
                 "statistics": lambda _: self.statistics(),
                 "flush": lambda _: self._flush(),
                 "links": operations.list_all,

@@ -6,8 +6,9 @@ engine never go back. What the engine sends passes its link's model at once and 
 in one envelope per neighbour and turn. There is no task and no log line per frame.
 
 Neighbours hear a heartbeat every HEARTBEAT_INTERVAL on every link. The node is ``ready`` when it has heard all of
-its neighbours; one that is not heard for SILENT_AFTER is reported as silent, and one that comes back with another boot
-id as restarted: its envelopes count from zero again.
+its neighbours and knows how their clocks stand to its own (:mod:`fabric.live.clock_offset`); one that is not heard
+for SILENT_AFTER is reported as silent, and one that comes back with another boot id as restarted: its envelopes count
+from zero again.
 """
 
 import heapq
@@ -22,6 +23,7 @@ from fabric.capture.tap import IN, OUT, TapSet
 from fabric.engine import Engine
 from fabric.link.model import FrameDropped, LinkModel
 from fabric.live import envelope
+from fabric.live.neighbour import Neighbour
 from fabric.live.timer import Timer
 from fabric.live.zmq_channel import NodeChannels
 from fabric.units import MICROSECOND, SECOND, Duration, Instant
@@ -32,7 +34,6 @@ BATCH_BYTES = envelope.ENVELOPE_MAX // 4
 """A batch of more bytes leaves at once: with the frames' headers and the last frame it stays within an envelope."""
 AHEAD_MAX: Duration = 60 * SECOND
 HEARTBEAT_INTERVAL: Duration = SECOND
-SILENT_AFTER: Duration = 5 * SECOND
 LATENESS_BOUNDS = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000, 1_000_000_000)
 """Upper bounds of the lateness histogram, in microseconds."""
 
@@ -46,15 +47,6 @@ class _Outgoing:
         self.size = 0
         """Bytes of the frames in ``batch``."""
         self.number = 0
-
-
-class _Neighbour:
-    """What is known of a node at the other end of a link."""
-
-    def __init__(self) -> None:
-        self.heard_at: Instant | None = None
-        self.boot_id: int | None = None
-        self.restarts = 0
 
 
 class EventHandler(Protocol):
@@ -74,6 +66,7 @@ class NodeDriver:
         channels: NodeChannels,
         on_event: EventHandler,
         boot_id: int = 0,
+        machine: bytes = bytes(envelope.MACHINE_SIZE),
     ) -> None:
         self.engine = engine
         self.ready = trio.Event()
@@ -88,7 +81,8 @@ class NodeDriver:
         self._expected = {link.index: 0 for link in incoming}
         self._on_event = on_event
         self._boot_id = boot_id
-        self._neighbours = {link.source: _Neighbour() for link in incoming}
+        self._machine = machine
+        self._neighbours = {link.source: Neighbour(machine, link.settings.latency) for link in incoming}
         self._heartbeat_at: Instant = 0
         self._due: list[tuple[Instant, int, int, bytes]] = []
         self._sequence = 0
@@ -120,12 +114,9 @@ class NodeDriver:
         return {str(out.link.name): out.model for out in self._outgoing.values()}
 
     def neighbours(self) -> dict[str, dict[str, object]]:
-        """Name -> state (``unheard``, ``up``, ``silent``) and how often it was restarted."""
+        """Name -> what is known of the node at the other end."""
         now = time.monotonic_ns()
-        return {
-            name: {"state": _state(neighbour, now), "restarts": neighbour.restarts}
-            for name, neighbour in self._neighbours.items()
-        }
+        return {name: neighbour.describe(now) for name, neighbour in self._neighbours.items()}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -175,11 +166,13 @@ class NodeDriver:
         self._flush()
         if now >= self._heartbeat_at:
             self._send_heartbeats(now)
+        probe_at = self._send_probes(now)
         if more or self.channels.has_input():
             return True
         head = self._due[0][0] if self._due else None
         deadline = self.engine.poll_timeout()
-        self._timer.arm(min(instant for instant in (head, deadline, self._heartbeat_at) if instant is not None))
+        instants = (head, deadline, probe_at, self._heartbeat_at)
+        self._timer.arm(min(instant for instant in instants if instant is not None))
         return False
 
     def _receive(self, peer: str, data: bytes) -> None:
@@ -192,38 +185,66 @@ class NodeDriver:
         if link is None or link.source != peer:
             self.lost += 1
             return
-        self._hear(peer, found.boot_id)
+        neighbour = self._neighbours[peer]
+        arrival = time.monotonic_ns()
+        if neighbour.hear(found.boot_id, arrival):
+            for each in self._incoming.values():
+                if each.source == peer:
+                    self._expected[each.index] = 0
+            self._heartbeat_at = 0  # tell it at once that we are here
         self.lost += max(0, found.number - self._expected[found.link])
-        if found.kind == envelope.HEARTBEAT:
+        if found.kind != envelope.FRAMES:
             self._expected[found.link] = max(self._expected[found.link], found.number)
+            self._hear_of_clock(peer, neighbour, found, arrival)
             return
         self._expected[found.link] = found.number + 1
-        latest = time.monotonic_ns() + AHEAD_MAX
-        for due, frame in found.frames:
+        frames = found.frames
+        if not neighbour.clock.is_same:
+            frames = neighbour.in_our_time(frames, found.sent, arrival)
+        latest = arrival + AHEAD_MAX
+        for due, frame in frames:
             self._sequence += 1
             heapq.heappush(self._due, (min(due, latest), found.link, self._sequence, frame))
 
-    def _hear(self, peer: str, boot_id: int) -> None:
-        """The neighbour is there; if it was not before, tell it that we are."""
-        neighbour = self._neighbours[peer]
-        neighbour.heard_at = time.monotonic_ns()
-        if neighbour.boot_id == boot_id:
-            return
-        if neighbour.boot_id is not None:
-            neighbour.restarts += 1
-        neighbour.boot_id = boot_id
-        for link in self._incoming.values():
-            if link.source == peer:
-                self._expected[link.index] = 0
-        self._heartbeat_at = 0
-        if all(each.boot_id is not None for each in self._neighbours.values()):
+    def _hear_of_clock(self, peer: str, neighbour: Neighbour, found: envelope.Envelope, arrival: Instant) -> None:
+        """A heartbeat, a probe or an answer."""
+        if found.kind == envelope.HEARTBEAT:
+            neighbour.clock.handle_machine(found.body)
+        elif found.kind == envelope.ANSWER:
+            t1, t2 = envelope.decode_answer(found.body)
+            neighbour.clock.handle_answer(t1, t2, found.sent, arrival)
+        elif (out := self._link_to(peer)) is not None:
+            data = envelope.encode_answer(
+                out.link.index, self._boot_id, out.number, found.sent, arrival, time.monotonic_ns()
+            )
+            self.channels.send(peer, data)
+        if all(each.is_ready for each in self._neighbours.values()):
             self.ready.set()
+
+    def _send_probes(self, now: Instant) -> Instant | None:
+        """Ask neighbours with other clocks for their time; returns when the next question is due."""
+        earliest: Instant | None = None
+        for peer, neighbour in self._neighbours.items():
+            clock = neighbour.clock
+            if clock.is_same:
+                continue
+            out = self._link_to(peer)
+            if out is not None and (t1 := clock.poll_probe(now)) is not None:
+                self.channels.send(peer, envelope.encode_probe(out.link.index, self._boot_id, out.number, t1))
+            due = clock.poll_timeout()
+            if due is not None and (earliest is None or due < earliest):
+                earliest = due
+        return earliest
+
+    def _link_to(self, peer: str) -> _Outgoing | None:
+        found = next((out for out in self._outgoing.values() if out.link.sink == peer), None)
+        return found if found is not None and self.channels.can_reach(peer) else None
 
     def _send_heartbeats(self, now: Instant) -> None:
         self._heartbeat_at = now + HEARTBEAT_INTERVAL
         for out in self._outgoing.values():
             if self.channels.can_reach(out.link.sink):
-                data = envelope.encode_heartbeat(out.link.index, self._boot_id, out.number)
+                data = envelope.encode_heartbeat(out.link.index, self._boot_id, out.number, now, self._machine)
                 self.channels.send(out.link.sink, data)
 
     def _process(self, until: Instant) -> bool:
@@ -281,7 +302,7 @@ class NodeDriver:
                 self._flush_link(out)
 
     def _flush_link(self, out: _Outgoing) -> None:
-        data = envelope.encode(out.link.index, self._boot_id, out.number, out.batch)
+        data = envelope.encode(out.link.index, self._boot_id, out.number, time.monotonic_ns(), out.batch)
         out.number += 1
         if not self.channels.send(out.link.sink, data):
             self.lost += len(out.batch)
@@ -293,9 +314,3 @@ class NodeDriver:
             if late <= bound:
                 self.lateness[index] += 1
                 return
-
-
-def _state(neighbour: _Neighbour, now: Instant) -> str:
-    if neighbour.heard_at is None:
-        return "unheard"
-    return "up" if now - neighbour.heard_at < SILENT_AFTER else "silent"

@@ -1,20 +1,32 @@
 """The envelope: many frames in one zmq message, each with the instant at which it is due at the far end of its link.
 
-Header, little-endian: version u8, kind u8 (0 frames, 1 heartbeat), 2 bytes of zero, link index u32, boot id of the
-sender u64, number u64. In an envelope of frames ``number`` counts the envelopes on this link since the boot; a
-heartbeat carries the number that the next one will have, so that a loss shows even when nothing follows it. Then, per
-frame: due instant i64, length u32, bytes. Bounded: ENVELOPE_MAX bytes, FRAME_MAX per frame.
+Header, little-endian: version u8, kind u8, 2 bytes of zero, link index u32, boot id of the sender u64, number u64,
+sent i64 (the sender's clock when the envelope left). In an envelope of frames ``number`` counts the envelopes on this
+link since the boot; in the others it is the number that the next one will have, so that a loss shows even when
+nothing follows.
+
+==========  =====================================================================================================
+FRAMES      per frame: due instant i64, length u32, bytes
+HEARTBEAT   16 bytes that name the sender's machine, or rather its clock
+PROBE       nothing more: ``sent`` is t1
+ANSWER      t1 i64 (the probe's), t2 i64 (when it came): ``sent`` is t3
+==========  =====================================================================================================
+
+Bounded: ENVELOPE_MAX bytes, FRAME_MAX per frame.
 """
 
 import struct
 from typing import NamedTuple
 
-VERSION = 2
-FRAMES, HEARTBEAT = 0, 1
+VERSION = 3
+FRAMES, HEARTBEAT, PROBE, ANSWER = 0, 1, 2, 3
+MACHINE_SIZE = 16
 FRAME_MAX = 9_216
 ENVELOPE_MAX = 4 << 20
-_HEADER = struct.Struct("<BBHIQQ")
+_HEADER = struct.Struct("<BBHIQQq")
 _FRAME = struct.Struct("<qI")
+_ANSWER = struct.Struct("<qq")
+_BODY_SIZES = {HEARTBEAT: MACHINE_SIZE, PROBE: 0, ANSWER: _ANSWER.size}
 
 
 class MalformedEnvelope(ValueError):
@@ -22,18 +34,20 @@ class MalformedEnvelope(ValueError):
 
 
 class Envelope(NamedTuple):
-    """Frames of one link, in order, with their due instants; none in a heartbeat."""
+    """What came on one link. ``frames``: in order, with their due instants; ``body``: what the other kinds carry."""
 
     kind: int
     link: int
     boot_id: int
     number: int
+    sent: int
     frames: list[tuple[int, bytes]]
+    body: bytes = b""
 
 
-def encode(link: int, boot_id: int, number: int, frames: list[tuple[int, bytes]]) -> bytes:
+def encode(link: int, boot_id: int, number: int, sent: int, frames: list[tuple[int, bytes]]) -> bytes:
     """An envelope of frames."""
-    parts = [_HEADER.pack(VERSION, FRAMES, 0, link, boot_id, number)]
+    parts = [_HEADER.pack(VERSION, FRAMES, 0, link, boot_id, number, sent)]
     pack, append = _FRAME.pack, parts.append
     for due, frame in frames:
         append(pack(due, len(frame)))
@@ -41,21 +55,41 @@ def encode(link: int, boot_id: int, number: int, frames: list[tuple[int, bytes]]
     return b"".join(parts)
 
 
-def encode_heartbeat(link: int, boot_id: int, number: int) -> bytes:
-    """A heartbeat; ``number`` is what the next envelope of frames will have."""
-    return _HEADER.pack(VERSION, HEARTBEAT, 0, link, boot_id, number)
+def encode_heartbeat(link: int, boot_id: int, number: int, sent: int, machine: bytes) -> bytes:
+    """A heartbeat of a node on ``machine`` (MACHINE_SIZE bytes)."""
+    assert len(machine) == MACHINE_SIZE
+    return _HEADER.pack(VERSION, HEARTBEAT, 0, link, boot_id, number, sent) + machine
+
+
+def encode_probe(link: int, boot_id: int, number: int, t1: int) -> bytes:
+    """A question for the neighbour's time."""
+    return _HEADER.pack(VERSION, PROBE, 0, link, boot_id, number, t1)
+
+
+def encode_answer(link: int, boot_id: int, number: int, t1: int, t2: int, t3: int) -> bytes:
+    """The answer to a probe."""
+    return _HEADER.pack(VERSION, ANSWER, 0, link, boot_id, number, t3) + _ANSWER.pack(t1, t2)
+
+
+def decode_answer(body: bytes) -> tuple[int, int]:
+    """t1 and t2 of an ANSWER's body."""
+    t1, t2 = _ANSWER.unpack(body)
+    return t1, t2
 
 
 def decode(data: bytes) -> Envelope:
-    """The frames of an envelope; MalformedEnvelope for anything else."""
+    """An envelope; MalformedEnvelope for anything else."""
     size = len(data)
     if size < _HEADER.size or size > ENVELOPE_MAX:
         raise MalformedEnvelope(f"an envelope of {size} bytes")
-    version, kind, zero, link, boot_id, number = _HEADER.unpack_from(data)
-    if version != VERSION or kind not in (FRAMES, HEARTBEAT) or zero:
+    version, kind, zero, link, boot_id, number, sent = _HEADER.unpack_from(data)
+    if version != VERSION or kind > ANSWER or zero:
         raise MalformedEnvelope(f"envelope version {version}, kind {kind}")
-    if kind == HEARTBEAT and size > _HEADER.size:
-        raise MalformedEnvelope("a heartbeat with frames")
+    if kind != FRAMES:
+        body = data[_HEADER.size :]
+        if len(body) != _BODY_SIZES[kind]:
+            raise MalformedEnvelope(f"an envelope of kind {kind} with {len(body)} bytes")
+        return Envelope(kind, link, boot_id, number, sent, [], body)
     frames = []
     offset, unpack, head = _HEADER.size, _FRAME.unpack_from, _FRAME.size
     while offset < size:
@@ -67,4 +101,4 @@ def decode(data: bytes) -> Envelope:
             raise MalformedEnvelope(f"a frame of {length} bytes")
         frames.append((due, data[offset : offset + length]))
         offset += length
-    return Envelope(kind, link, boot_id, number, frames)
+    return Envelope(kind, link, boot_id, number, sent, frames)

@@ -80,9 +80,11 @@ def _frames(latency: Duration, count: int) -> list[float]:
                     while not s1.can_reach("server"):
                         s1.drain()
                         await trio.sleep(0.001)
+                    same = bytes(envelope.MACHINE_SIZE)  # both ends are this process, with one clock
+                    s1.send("server", envelope.encode_heartbeat(incoming.index, 1, 0, 0, same))
                     for number in range(count):
                         due = time.monotonic_ns() + latency
-                        s1.send("server", envelope.encode(incoming.index, 1, number, [(due, b"frame")]))
+                        s1.send("server", envelope.encode(incoming.index, 1, number, 0, [(due, b"frame")]))
                         while len(sink.late) <= number:  # noqa: ASYNC110 - the engine must not know of events
                             await trio.sleep(latency / 1e9 + 0.0005)
                     nursery.cancel_scope.cancel()

@@ -20,6 +20,7 @@ from pathlib import Path
 from fabric.assembly import Plan
 from fabric.errors import SanloomError
 from fabric.live import envelope
+from fabric.live.machine import machine_id
 from fabric.live.zmq_channel import Endpoints, NodeChannels, ipc_address
 from fabric.topology.yaml_model import parse
 from fabric.wire.fast import FrameBuilder
@@ -67,16 +68,16 @@ def _rate(directory: Path, size: int, batch: int, seconds: float) -> float:
     try:
         for name, channels in (("client", client), ("server", server)):
             index = next(link.index for link in plan.links if link.source == name)
-            channels.send("s1", envelope.encode_heartbeat(index, 1, 0))
+            channels.send("s1", envelope.encode_heartbeat(index, 1, 0, 0, machine_id()))
         time.sleep(0.2)  # both are connected, whichever is in between
-        empty = len(envelope.encode(0, 0, 0, []))
-        entry = len(envelope.encode(0, 0, 0, [(0, frame)])) - empty
+        empty = len(envelope.encode(0, 0, 0, 0, []))
+        entry = len(envelope.encode(0, 0, 0, 0, [(0, frame)])) - empty
         sent = got = number = 0
         began = now = time.monotonic()
         fds = server.file_descriptors()
         while now - began < seconds:
             while sent - got < ON_THEIR_WAY:
-                client.send("s1", envelope.encode(link.index, 1, number, [(0, frame)] * batch))
+                client.send("s1", envelope.encode(link.index, 1, number, 0, [(0, frame)] * batch))
                 number += 1
                 sent += batch
             arrived, _ = server.drain()

@@ -64,6 +64,14 @@ def _text(lab: dict[str, Any]) -> str:
             [[n["node"], n["kind"], n.get("ip"), n["pid"], n["state"]] for n in nodes],
         ),
     ]
+    clocks = [
+        [n["node"], name, each["clock"], each.get("offset_us"), each.get("error_us")]
+        for n in nodes
+        for name, each in n.get("neighbours", {}).items()
+        if each["clock"] != "same"
+    ]
+    if clocks:
+        parts.append(table(["NODE", "HEARS", "FRAMES TIMED BY", "OFFSET (us)", "ERROR (us)"], clocks))
     if lab["applications"]:
         rows = [
             [*name.split("."), a["pid"] or None, _ending(a), a["restarts"]] for name, a in lab["applications"].items()

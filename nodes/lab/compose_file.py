@@ -47,7 +47,7 @@ def render_compose(
         f"  SANLOOM_MODE: {mode}",
         f'  SANLOOM_SEED: "{topology.seed if seed is None else seed}"',
         f'  SANLOOM_CAPTURE: "{int(capture)}"',
-        f"  SANLOOM_TOPOLOGY: '{json.dumps(topology.to_json(), separators=(',', ':'))}'",
+        f"  SANLOOM_TOPOLOGY: {topology_variable(topology)}",
         "",
         "x-image: &image",
         f"  image: {image}",
@@ -153,6 +153,12 @@ def _application(
         *[f"      {other}: {{condition: service_started}}" for other in after],
         f"    entrypoint: [{', '.join(_quoted(part) if labels else _plain(part) for part in command)}]",
     ]
+
+
+def topology_variable(topology: Topology) -> str:
+    """The topology as the value of a variable: YAML in single quotes, dollar signs as ``_quoted`` has them."""
+    text = json.dumps(topology.to_json(), separators=(",", ":"))
+    return "'" + text.replace("'", "''").replace("$", "$$") + "'"
 
 
 def _quoted(text: str) -> str:

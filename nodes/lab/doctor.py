@@ -1,5 +1,6 @@
 """The checks of ``sanloom doctor``. Each is a function that looks at one thing and says what it found."""
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -14,7 +15,7 @@ from pathlib import Path
 from fabric.errors import SanloomError
 from fabric.live.precision import measure_timer
 from fabric.units import MICROSECOND
-from nodes.lab import records
+from nodes.lab import engines, records
 
 FINE, OPTIONAL, LACKING = "ok", "optional", "LACKING"
 TIMER_ROUNDS = 100
@@ -34,7 +35,8 @@ class Finding:
 def examine() -> list[Finding]:
     """All checks, in the order in which one would mend things."""
     checks = (_python, _system, _packages, _runtime_directory, _sockets, _descriptors, _timer, _memory, _labs)
-    return [*(check() for check in checks), _program("tshark", "reads captures"), _docker()]
+    found = [*(check() for check in checks), _clocks(), _program("tshark", "reads captures"), _docker()]
+    return [finding for finding in found if finding is not None]
 
 
 def _python() -> Finding:
@@ -118,10 +120,36 @@ def _labs() -> Finding:
         labs = records.running()
     except SanloomError as error:
         return Finding("labs", OPTIONAL, str(error))
-    dead = [lab.name for lab in labs if not lab.alive()]
+    dead = [lab.name for lab in labs if _is_dead(lab)]
     if dead:
         return Finding("labs", OPTIONAL, f"dead: {', '.join(dead)}; remove with: sanloom down --lab NAME")
     return Finding("labs", FINE, f"{len(labs)} running" + "".join(f" {lab.name}" for lab in labs))
+
+
+def _is_dead(lab: records.LabRecord) -> bool:
+    if lab.engine == "process":
+        return not lab.alive()
+    try:
+        return all(state == "ended" for state in engines.states(lab).values())
+    except SanloomError:
+        return False  # the engine does not answer, which is another finding
+
+
+def _clocks() -> Finding | None:
+    """How frames are timed in running labs whose nodes do not all share one clock."""
+    found = []
+    try:
+        labs = [lab for lab in records.running() if not _is_dead(lab)]
+    except SanloomError:
+        return None  # the runtime directory is another finding
+    for lab in labs:
+        for node in lab.nodes:
+            with contextlib.suppress(SanloomError):
+                for name, each in engines.ask(lab, node, "ps").get("neighbours", {}).items():
+                    if each["clock"] != "same":
+                        error = f" (error {each['error_us']} us)" if "error_us" in each else ""
+                        found.append(f"{lab.name}: {name}->{node} by {each['clock']}{error}")
+    return Finding("clocks", FINE, "; ".join(found)) if found else None
 
 
 def _program(name: str, purpose: str) -> Finding:

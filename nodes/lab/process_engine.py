@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from fabric.assembly import Plan
 from fabric.errors import EnvironmentLacks, SanloomError, UsageError
@@ -39,6 +39,8 @@ class Lab:
 
     host_program = "nodes.agent"
     """The module that runs as a host."""
+    wrappers: ClassVar[dict[str, list[str]]] = {}
+    """Node -> the beginning of its command line: a program that becomes the node, in a time namespace say."""
 
     def __init__(
         self,
@@ -174,7 +176,7 @@ class Lab:
         try:
             with log.open("ab") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", module, *arguments],
+                    [*self.wrappers.get(name, []), sys.executable, "-P", "-m", module, *arguments],
                     env={**os.environ, leftovers.ENVIRONMENT_RUN: self.record.run_id},
                     pass_fds=inherited,
                     stdin=subprocess.DEVNULL,

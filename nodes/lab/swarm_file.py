@@ -14,7 +14,7 @@ from pathlib import Path
 from fabric.live.curve import new_keys, write_secret
 from fabric.topology.spec import Topology
 from nodes.container import CONTROL, KEYS, PUBLIC, SECRET, USER_ID
-from nodes.lab.compose_file import DEFAULT_IMAGE, LABEL_KIND, LABEL_LAB, LABEL_NODE, MEMORY
+from nodes.lab.compose_file import DEFAULT_IMAGE, LABEL_KIND, LABEL_LAB, LABEL_NODE, MEMORY, topology_variable
 
 KEY_FOLDER = "keys"
 _CONFINED = ("    stop_grace_period: 10s", "    cap_drop: [ALL]", "    networks: [fabric]")
@@ -62,7 +62,7 @@ def render_swarm(
         f"  SANLOOM_MODE: {mode}",
         f'  SANLOOM_SEED: "{topology.seed if seed is None else seed}"',
         f'  SANLOOM_CAPTURE: "{int(capture)}"',
-        f"  SANLOOM_TOPOLOGY: '{json.dumps(topology.to_json(), separators=(',', ':'))}'",
+        f"  SANLOOM_TOPOLOGY: {topology_variable(topology)}",
         "",
         "services:",
     ]

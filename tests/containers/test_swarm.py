@@ -93,7 +93,7 @@ def test_use_reschedule_and_removal(lab):
     docker("kill", container("server"))  # Swarm starts another task, which comes back into the fabric
     wait_until(lambda: states()["server"] != "up", seconds=2)
     wait_until(lambda: states()["server"] == "up", seconds=60)
-    wait_until(lambda: neighbours()["server"] == {"state": "up", "restarts": 1}, seconds=30)
+    wait_until(lambda: neighbours()["server"] == {"state": "up", "restarts": 1, "clock": "same"}, seconds=30)
     assert neighbours()["client"]["restarts"] == 0
     assert "2 round trips" in round_trips(2)
     assert sanloom("down", "--lab", "st", timeout=180).returncode == 0

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.support.labs import sanloom, wait_until
-from tests.support.two_engines import CannotStart, two_engines
+from tests.support.two_engines import AHEAD_SECONDS, CannotStart, two_engines
 
 pytestmark = pytest.mark.live
 PLACES = ("--place", "s1=sla", "--place", "client=sla", "--place", "server=slb")
@@ -52,6 +52,11 @@ def states() -> dict[str, str]:
     return {node["node"]: node["state"] for node in shown["nodes"]}
 
 
+def neighbours() -> dict[str, dict[str, dict[str, object]]]:
+    (shown,) = json.loads(sanloom("ps", "--json").stdout)
+    return {node["node"]: node["neighbours"] for node in shown["nodes"]}
+
+
 def round_trips() -> None:
     echo = ["exec", "server", "--", "python", "-m", "nodes.apps.echo_server", "--once"]
     with subprocess.Popen([sys.executable, "-m", "nodes", *echo], stdout=subprocess.PIPE, text=True) as server:
@@ -93,6 +98,10 @@ def test_a_machine_is_cut_off_and_comes_back(manager, tmp_path):
         ] == ["slb"]
         assert states() == dict.fromkeys(("s1", "client", "server"), "up")
         assert sanloom("exec", "server", "--", "hostname").stdout == "server\n"
+        for node, neighbour, ahead in (("s1", "server", AHEAD_SECONDS), ("server", "s1", -AHEAD_SECONDS)):
+            clock = neighbours()[node][neighbour]
+            assert clock["clock"] in ("timestamps", "arrival"), clock
+            assert abs(clock["offset_us"] - ahead * 10**6) <= clock["error_us"] + 1
         round_trips()
         manager.cut()
         wait_until(lambda: states()["server"] != "up", seconds=5)

@@ -1,6 +1,7 @@
 """Two Docker engines on this machine that are strangers to each other but for one wire: each in a network namespace and
 a UTS namespace of its own, joined by a veth pair. What only shows between machines (overlay traffic, remote tasks, a
-machine that is cut off) can be tested with them; they share the kernel and its clocks.
+machine that is cut off) can be tested with them. They share the kernel; but the monotonic clock of ``slb`` and of all that runs
+there is AHEAD_SECONDS ahead, as if that machine had been up for longer.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from pathlib import Path
 
 NEEDED = ("docker", "dockerd", "ip", "iptables", "nsenter", "unshare")
 START_SECONDS = 40.0
+AHEAD_SECONDS = 5000
 NAMES = ("sla", "slb")
 ADDRESSES = {"sla": "10.213.0.1", "slb": "10.213.0.2"}
 
@@ -103,10 +105,11 @@ class TwoEngines:
         root = self._directory / name
         arguments = ["--data-root", f"{root}/data", "--exec-root", f"{root}/exec", "--pidfile", f"{root}/pid"]
         become = f"hostname {name} && exec dockerd --host {self.url(name)} {' '.join(arguments)}"
+        ahead = ["--time", "--monotonic", str(AHEAD_SECONDS)] if name == "slb" else []
         root.mkdir()
         with (self._directory / f"{name}.log").open("wb") as log:
             self._daemons[name] = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{name}", "unshare", "--uts", "sh", "-c", become],
+                ["nsenter", f"--net=/run/netns/{name}", "unshare", "--uts", *ahead, "sh", "-c", become],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

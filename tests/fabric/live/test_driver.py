@@ -22,6 +22,8 @@ hosts: {a: {}, b: {}}
 network-switches: {s1: {}}
 links: [{endpoints: [a, s1]}, {endpoints: [b, s1]}]
 """
+SAME = bytes(envelope.MACHINE_SIZE)
+"""The machine of drivers that are given none."""
 
 
 class Notes:
@@ -120,8 +122,8 @@ def test_frames_arrive_in_order_with_now_at_their_due_instants(fabric):
             assert all(driver.lost == 0 for driver in fabric.drivers.values())
             assert sum(fabric.drivers["b"].lateness) == 50
             assert fabric.drivers["s1"].neighbours() == {
-                "a": {"state": "up", "restarts": 0},
-                "b": {"state": "up", "restarts": 0},
+                "a": {"state": "up", "restarts": 0, "clock": "same"},
+                "b": {"state": "up", "restarts": 0, "clock": "same"},
             }
 
     trio.run(main)
@@ -175,17 +177,18 @@ def test_gaps_false_links_and_garbage_are_counted_and_nothing_else_happens(fabri
                 s1 = fabric.drivers["s1"]
                 into, other = (link.index for link in fabric.plan.links_to("s1"))
                 due, (first, second) = time.monotonic_ns(), fabric.frames(2)
-                rough.send("s1", envelope.encode(into, 5, 0, [(due, first)]))
-                rough.send("s1", envelope.encode(into, 5, 3, [(due, second)]))  # 1 and 2 are missing
+                rough.send("s1", envelope.encode_heartbeat(into, 5, 0, 0, SAME))
+                rough.send("s1", envelope.encode(into, 5, 0, 0, [(due, first)]))
+                rough.send("s1", envelope.encode(into, 5, 3, 0, [(due, second)]))  # 1 and 2 are missing
                 await until(lambda: len(fabric.hosts["b"].arrived) == 2)
                 assert s1.lost == 2
-                rough.send("s1", envelope.encode_heartbeat(into, 5, 6))  # 4 and 5 too
-                rough.send("s1", envelope.encode(other, 5, 0, [(due, first)]))  # the link of b
-                rough.send("s1", envelope.encode(99, 5, 0, [(due, first)]))
+                rough.send("s1", envelope.encode_heartbeat(into, 5, 6, 0, SAME))  # 4 and 5 too
+                rough.send("s1", envelope.encode(other, 5, 0, 0, [(due, first)]))  # the link of b
+                rough.send("s1", envelope.encode(99, 5, 0, 0, [(due, first)]))
                 rough.send("s1", b"garbage")
                 await until(lambda: s1.lost == 7)
-                rough.send("s1", envelope.encode(into, 5, 6, [(due, b"no frame"), (due + 3600 * SECOND, first)]))
-                rough.send("s1", envelope.encode(into, 5, 7, [(due, first)]))
+                rough.send("s1", envelope.encode(into, 5, 6, 0, [(due, b"no frame"), (due + 3600 * SECOND, first)]))
+                rough.send("s1", envelope.encode(into, 5, 7, 0, [(due, first)]))
                 await until(lambda: len(fabric.hosts["b"].arrived) == 3)
                 assert s1.lost == 7
             finally:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from fabric.topology.spec import Topology
-from fabric.topology.yaml_model import load
+from fabric.topology.yaml_model import load, parse
 from nodes.container import SECRET, make_keys
 from nodes.lab.compose_file import render_compose
 
@@ -62,3 +62,25 @@ def test_keys_are_made_once_per_node_and_kept(tmp_path):
     assert all((tmp_path / node / SECRET).stat().st_mode & 0o777 == 0o600 for node in nodes)
     make_keys(tmp_path, nodes)
     assert {node: (tmp_path / node / SECRET).read_text() for node in nodes} == secrets
+
+
+def test_what_applications_say_survives_yaml_and_variables():
+    command = ["sh", "-c", "echo 'it''s' $HOME \"${X}\""]
+    text = PAIR_WITH_APPLICATION.replace("COMMAND", json.dumps(command))
+    file = yaml.safe_load(render_compose(parse(text, "t")))
+    service = file["services"]["a-say"]
+    assert [part.replace("$$", "$") for part in service["entrypoint"]] == command
+    assert "$" not in "".join(service["entrypoint"]).replace("$$", "")
+    topology = file["x-environment"]["SANLOOM_TOPOLOGY"]
+    assert "$" not in topology.replace("$$", "")
+    assert Topology.from_json(json.loads(topology.replace("$$", "$"))) == parse(text, "t")
+    assert (service["pid"], service["restart"]) == ("service:a", "no")
+    assert service["labels"]["sanloom.kind"] == "application"
+
+
+PAIR_WITH_APPLICATION = """name: t
+hosts:
+  a: {applications: {say: {command: COMMAND}}}
+  b: {}
+links: [{endpoints: [a, b]}]
+"""
