@@ -82,7 +82,15 @@ class SwarmLab(ContainerLab):
         (directory / FILE).write_text(text)
         try:
             docker(
-                *["stack", "deploy", "--resolve-image", "never", "--compose-file", str(directory / FILE)],
+                *[
+                    "stack",
+                    "deploy",
+                    "--resolve-image",
+                    "never",
+                    "--with-registry-auth",
+                    "--compose-file",
+                    str(directory / FILE),
+                ],
                 project(self.record),
             )
         finally:

@@ -1,7 +1,7 @@
-"""Two Docker engines on this machine that are strangers to each other but for one wire: each in a network namespace and
-a UTS namespace of its own, joined by a veth pair. What only shows between machines (overlay traffic, remote tasks, a
-machine that is cut off) can be tested with them. They share the kernel; but the monotonic clock of ``slb`` and of all that runs
-there is AHEAD_SECONDS ahead, as if that machine had been up for longer.
+"""Two Docker engines on this machine that are strangers to each other but for one wire: each in a network namespace
+and a UTS namespace of its own, joined by a veth pair. What only shows between machines (overlay traffic, remote
+tasks, a machine that is cut off) can be tested with them. They share the kernel; but the monotonic clock of ``slb``
+and of all that runs there is AHEAD_SECONDS ahead, as if that machine had been up for longer.
 """
 
 import contextlib
