@@ -119,6 +119,13 @@ class SessionCore:
         return self._suspension.is_peers and not self.is_closed
 
     @property
+    def is_suspension_given_up(self) -> bool:
+        """An earlier suspension was given up before its answer, which is still to come; ``suspend`` must wait for
+        it.
+        """
+        return self._suspension.is_given_up and not self.is_closed
+
+    @property
     def supports_suspension(self) -> bool:
         """The peer's Hello announced the extension."""
         return self._peer_extension is not None
@@ -235,7 +242,8 @@ class SessionCore:
     def suspend(self, epoch: int, deadline_ms: int, now: Instant) -> None:
         """Ask the peer to hold still; ``Suspended`` or ``SuspensionLost`` follows.
 
-        IllegalTransition unless running; WSAEOPNOTSUPP if the peer did not announce the extension.
+        IllegalTransition unless running (see ``is_suspension_given_up``); WSAEOPNOTSUPP if the peer did not announce
+        the extension.
         """
         if self._stream is StreamState.CLOSED:
             self._events.append(Suspended(epoch))  # nothing can move any more

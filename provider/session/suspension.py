@@ -37,6 +37,11 @@ class Suspension:
         return self.state is SuspensionState.PEER_SUSPENDED
 
     @property
+    def is_given_up(self) -> bool:
+        """Our SuspComm is out although nobody wants it any more: a new one must wait for its answer."""
+        return self.state is SuspensionState.CANCELLING
+
+    @property
     def may_speak(self) -> bool:
         """Whether Data, DisConn and updates of credits may go."""
         return self.state is SuspensionState.RUNNING and not self._due

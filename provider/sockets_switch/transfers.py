@@ -32,6 +32,7 @@ from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, Sock
 from provider.sockets_switch.switch_core import SwitchCore
 
 MODES = ("suspend", "local")
+STILL_OUT = "the peer has not answered an earlier hand-over that was given up; try again"
 WITHOUT_PEER = (SocketPhase.CREATED, SocketPhase.BOUND, SocketPhase.LISTENING)
 """Phases in which there is no stream and nobody to hold still: any mode does, and control is all that moves."""
 
@@ -116,6 +117,8 @@ class Transfers:
         elif session.is_peer_suspended:
             text = "the peer began to hand the connection over at the same time; try again"
             self._fail(transfer, WsaErrno.WSAENOBUFS, text, now)
+        elif transfer.mode == "suspend" and session.is_suspension_given_up:
+            self._fail(transfer, WsaErrno.WSAENOBUFS, STILL_OUT, now)
         elif transfer.mode == "suspend":
             transfer.stage = "suspending"
             core.report("handoff.suspend", socket=transfer.socket.number, epoch=transfer.epoch)
@@ -299,5 +302,7 @@ def _require_peer(socket: SharedSocket, mode: str) -> None:
         raise WsaError(WsaErrno.WSAEINVAL, f"a socket that is {socket.phase.value} cannot be handed over")
     if mode == "suspend" and not socket.session.supports_suspension:
         raise WsaError(WsaErrno.WSAEINVAL, "the peer does not know how to hold still; hand over with mode local")
+    if mode == "suspend" and socket.session.is_suspension_given_up:
+        raise WsaError(WsaErrno.WSAENOBUFS, STILL_OUT)
     if socket.session.is_peer_suspended:
         raise WsaError(WsaErrno.WSAENOBUFS, "the peer is handing the connection over itself; try again")

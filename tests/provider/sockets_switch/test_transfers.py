@@ -1,0 +1,48 @@
+"""Hand-overs of the agent half in virtual time: what follows on the heels of one that was given up."""
+
+import pytest
+
+from fabric.units import SECOND
+from provider.errors import WsaErrno, WsaError
+from provider.sockets_switch import events
+from tests.support.handoff_run import SENDER, SOURCE, TARGET, build
+
+
+@pytest.fixture
+def connected():
+    """A run with a connection whose server end, ``source``, is SOURCE's."""
+    run = build(1, 0.0)
+    world, client, server = run.world, run.client.half, run.server.half
+    for stack, process in ((run.client, SENDER), (run.server, SOURCE), (run.server, TARGET)):
+        stack.half.attach(process, "", 0)
+    listener = client.socket(SENDER, 2, 1, 0, 0)
+    client.bind(SENDER, listener.s, ("0.0.0.0", 7000), 0)
+    client.listen(SENDER, listener.s, 5, 0)
+    run.source = server.socket(SOURCE, 2, 1, 0, 0)
+    world.command("server", lambda now: server.connect(SOURCE, run.source.s, ("10.77.0.1", 7000), now))
+    run.wait(events.ChannelOpened)
+    world.run_until(world.now + SECOND)
+    run.seen.clear()
+    return run
+
+
+def duplicate(run):
+    server = run.server.half
+    return run.world.command("server", lambda now: server.duplicate(SOURCE, run.source.s, TARGET, "suspend", now))
+
+
+def test_another_one_before_the_peer_answered_the_first_is_told_to_wait(connected):
+    run = connected
+    duplicate(run)
+    run.world.command("server", lambda now: run.server.half.detach(TARGET, now))  # before any answer can have come
+    run.wait(events.ControlReturned)
+    run.server.half.attach(TARGET, "", run.world.now)
+    with pytest.raises(WsaError) as refused:
+        duplicate(run)
+    assert refused.value.wsa is WsaErrno.WSAENOBUFS
+    assert "try again" in refused.value.text
+    run.world.run_until(run.world.now + SECOND)
+    duplicate(run)
+    info = run.wait(events.DuplicateDone).info
+    taken = run.world.command("server", lambda now: run.server.half.redeem(TARGET, info, now))
+    assert run.server.half.core.controlling(taken.socket) is taken
