@@ -129,10 +129,10 @@ class SanServiceProvider:
         """WSPCleanup: the last one closes every socket; WSANOTINITIALISED without a start."""
         if not self._started:
             raise WsaError(WsaErrno.WSANOTINITIALISED, "WSPCleanup without WSPStartupEx")
-        self._started -= 1
-        if not self._started:
+        if self._started == 1:
             for descriptor in list(self._sockets):
                 self.close_socket(descriptor, now)
+        self._started -= 1
 
     # ------------------------------------------------------------ descriptors
 

@@ -7,7 +7,7 @@ counted and posted again by the next controller, so that the peer's credits stay
 
 from fabric.ids import SocketDescriptor
 from fabric.units import Instant
-from provider.errors import WsaErrno
+from provider.errors import WsaErrno, WsaError
 from provider.session.session import Session
 from provider.spi import Overlapped, ProcTable
 
@@ -36,12 +36,17 @@ class SessionPump:
         self.post(taken_back, now)
 
     def post(self, count: int, now: Instant) -> None:
-        """Post ``count`` receives that the session already counts."""
+        """Post ``count`` receives that the session already counts. A connection that has ended is ``lost``, no
+        error.
+        """
         table, san = self.table, self.san
         assert table is not None
         for _ in range(count):
             if self.lost is None:
-                table.WSPRecv(san, Overlapped(length=self._receive_size), now)
+                try:
+                    table.WSPRecv(san, Overlapped(length=self._receive_size), now)
+                except WsaError as error:
+                    self.lost = error.wsa
 
     def detach(self) -> None:
         """Control is leaving."""
@@ -74,4 +79,8 @@ class SessionPump:
             self.post(wanted, now)
         while self.lost is None and (message := session.poll_transmit(now)) is not None:
             self.sends_under_way += 1
-            table.WSPSend(san, Overlapped(data=message), now)
+            try:
+                table.WSPSend(san, Overlapped(data=message), now)
+            except WsaError as error:
+                self.sends_under_way -= 1
+                self.lost = error.wsa

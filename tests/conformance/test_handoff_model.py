@@ -216,5 +216,5 @@ class Handoffs(RuleBasedStateMachine):
             assert (left.registry.sockets, left.registry.descriptors, left.registry.tickets) == (0, 0, 0)
 
 
-Handoffs.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Handoffs.TestCase.settings = settings(max_examples=150, stateful_step_count=80, deadline=None)
 TestHandoffs = Handoffs.TestCase

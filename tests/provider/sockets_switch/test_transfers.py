@@ -46,3 +46,24 @@ def test_another_one_before_the_peer_answered_the_first_is_told_to_wait(connecte
     info = run.wait(events.DuplicateDone).info
     taken = run.world.command("server", lambda now: run.server.half.redeem(TARGET, info, now))
     assert run.server.half.core.controlling(taken.socket) is taken
+
+
+@pytest.mark.parametrize("mode", ["suspend", "local"])
+@pytest.mark.parametrize("taken", [False, True])
+def test_the_peer_goes_while_the_ticket_is_out(connected, mode, taken):
+    run, server = connected, connected.server.half
+    run.world.command("server", lambda now: server.duplicate(SOURCE, run.source.s, TARGET, mode, now))
+    info = run.wait(events.DuplicateDone).info
+    run.world.command("client", lambda now: run.client.half.detach(SENDER, now))
+    run.world.run_until(run.world.now + SECOND)
+    if taken:
+        run.world.command("server", lambda now: server.redeem(TARGET, info, now))
+    else:
+        run.wait(events.ControlReturned)  # the ticket expires
+    run.world.run_until(run.world.now + SECOND)
+    assert run.source.socket.error is WsaErrno.WSAECONNRESET
+    for process in (SOURCE, TARGET):
+        run.world.command("server", lambda now, process=process: server.detach(process, now))
+    run.world.run_until(run.world.now + 200 * SECOND)
+    left = run.server.statistics()
+    assert (left.sockets, left.descriptors, left.endpoints, left.parked) == (0, 0, 0, 0)
