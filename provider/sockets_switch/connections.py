@@ -217,7 +217,11 @@ class Connections:
     def settle_end(self, socket: SharedSocket, now: Instant) -> None:
         """After a flush: if the connection has nothing more to say, take it down."""
         session, pump = socket.session, socket.pump
-        if session is None or pump is None or socket.phase is SocketPhase.CONNECTING:
+        if session is None or socket.phase is SocketPhase.CONNECTING:
+            return
+        if pump is None:
+            if socket.phase is SocketPhase.CLOSING:
+                self._release(socket, now)  # it was taken down before its last reference went
             return
         if pump.lost is not None:
             over = True
