@@ -8,6 +8,7 @@ import struct
 import zlib
 from dataclasses import astuple
 
+from fabric.errors import SanloomError
 from fabric.wire.fast import CRC_SEED, ipv4_checksum
 from fabric.wire.headers import (
     EXTENSIONS,
@@ -31,10 +32,34 @@ from fabric.wire.opcodes import OPCODES
 
 __all__ = ["compute_icrc", "decode", "encode"]
 _BTH = struct.Struct(">BBHII")
+_BTH_BITS = {
+    "opcode": 8,
+    "destination_qpn": 24,
+    "psn": 24,
+    "pad_count": 2,
+    "transport_version": 4,
+    "pkey": 16,
+    "reserved_ecn": 8,
+    "reserved": 7,
+}
+_IPV6_BITS = {"traffic_class": 8, "flow_label": 20, "hop_limit": 8}
 
 
 def encode(frame: Frame) -> bytes:
-    """The frame's bytes. An ``icrc`` of ``None`` is computed; a given one is written as it is."""
+    """The frame's bytes. An ``icrc`` of ``None`` is computed; a given one is written as it is.
+
+    SanloomError for a number that does not fit its field, which would spill into its neighbour's bits.
+    """
+    _check_widths(frame.bth, _BTH_BITS)
+    if isinstance(frame.ip, Ipv6):
+        _check_widths(frame.ip, _IPV6_BITS)
+    try:
+        return _encode(frame)
+    except struct.error as error:
+        raise SanloomError(f"a number does not fit its field: {error}") from None
+
+
+def _encode(frame: Frame) -> bytes:
     extensions = b"".join(_encode_extension(e) for e in frame.extensions)
     bth = frame.bth
     flags = bth.solicited << 7 | bth.migration << 6 | bth.pad_count << 4 | bth.transport_version
@@ -135,6 +160,13 @@ def compute_icrc(covered: bytes) -> int:
     for position in ones:
         masked[position] = 0xFF
     return zlib.crc32(masked, CRC_SEED)
+
+
+def _check_widths(header: Bth | Ipv6, widths: dict[str, int]) -> None:
+    for name, bits in widths.items():
+        value = getattr(header, name)
+        if not 0 <= value < 1 << bits:
+            raise SanloomError(f"{type(header).__name__}.{name} is {value}; the field has {bits} bits")
 
 
 def _decode_ipv4(data: bytes) -> tuple[Ipv4, int, int]:
