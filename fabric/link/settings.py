@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
-from fabric.units import Duration
+from fabric.units import SECOND, Duration, format_duration
 
 DEFAULT_QUEUE = 1000
 """Frames, as the ``txqueuelen`` of a Linux Ethernet interface."""
+DELAY_MAX: Duration = 60 * SECOND
+"""The longest latency, and the largest jitter: a live node holds no frame for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,9 @@ class LinkSettings:
     """How many frames may wait while another one is being serialised; one more is dropped. Matters only with a rate."""
 
     def __post_init__(self) -> None:
-        if self.latency < 0:
-            raise ValueError(f"latency is {self.latency} ns; it must be 0 or more")
-        if self.jitter < 0:
-            raise ValueError(f"jitter is {self.jitter} ns; it must be 0 or more")
+        for name, delay in (("latency", self.latency), ("jitter", self.jitter)):
+            if not 0 <= delay <= DELAY_MAX:
+                raise ValueError(f"{name} is {format_duration(delay)}; it must be 0 to {format_duration(DELAY_MAX)}")
         if not 0 <= self.loss <= 1:
             raise ValueError(f"loss is {self.loss}; it must be between 0 and 1")
         if self.rate is not None and self.rate <= 0:
