@@ -11,8 +11,9 @@ import select
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
-from fabric.errors import SanloomError
+from fabric.errors import SanloomError, UsageError
 from nodes.control import client
 
 CHUNK = 1 << 18
@@ -23,12 +24,22 @@ def main() -> int:
     path, operation, rest = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     try:
         if operation != "capture":
-            print(json.dumps(client.ask(path, operation, **json.loads(rest[0] if rest else "{}"))))
+            print(json.dumps(client.ask(path, operation, **_members(rest))))
             return 0
         return _capture(path, rest)
     except SanloomError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+
+
+def _members(arguments: list[str]) -> dict[str, Any]:
+    try:
+        (members,) = map(json.loads, arguments or ["{}"])
+    except ValueError:
+        members = None
+    if not isinstance(members, dict) or members.keys() & {"path", "operation"}:
+        raise UsageError("MEMBERS: expected one JSON object")
+    return members
 
 
 def _capture(path: Path, links: list[str]) -> int:

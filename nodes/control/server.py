@@ -7,12 +7,14 @@
     <- {"id": 1, "error": {"text": "..."}}
 
 A connection may ask several times. Only processes of the node's own user, and root's, are answered; that is asked of
-the kernel, not of the caller. Packets are bounded, and a connection that says nothing for IDLE_SECONDS is closed.
+the kernel, not of the caller. Packets are bounded, and a connection that says nothing for IDLE_SECONDS is closed. A
+request whose caller has hung up is not carried out: it was told that the node does not answer.
 Operations that give a stream (``capture``) are asynchronous and keep the connection until they end.
 """
 
 import json
 import os
+import select
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -119,7 +121,7 @@ class ControlServer:
     async def _one_request(self, sock: trio.socket.SocketType) -> bool:
         with trio.move_on_after(IDLE_SECONDS) as idle:
             packet = await sock.recv(PACKET_MAX)
-        if idle.cancelled_caught or not packet:
+        if idle.cancelled_caught or not packet or _has_hung_up(sock):
             return False
         try:
             request = json.loads(packet)
@@ -140,6 +142,12 @@ class ControlServer:
         except UsageError as error:
             await connection.refuse(str(error))
         return True
+
+
+def _has_hung_up(sock: trio.socket.SocketType) -> bool:
+    poller = select.poll()
+    poller.register(sock.fileno(), 0)  # POLLHUP is always told
+    return bool(poller.poll(0))
 
 
 def _is_ours(sock: trio.socket.SocketType) -> bool:

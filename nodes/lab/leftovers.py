@@ -39,6 +39,16 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
+def await_stopped(pid: int, started: int, seconds: float) -> bool:
+    """Wait until a SIGSTOP has taken effect, or the process has ended; false if neither within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while start_time(pid) == started and not is_stopped(pid):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
 def end_process(pid: int, started: int, signal_number: int) -> bool:
     """Signal this very process instance; false if it has ended."""
     try:

@@ -122,13 +122,16 @@ def test_links_are_set_listed_and_cleared(lab):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("fault", "set", "client-s2", "loss=1%"), "has no link 'client-s2'; it has client-s1, s1-client"),
-        (("fault", "set", "client", "los=1%"), "expected SETTING=VALUE, as latency=2ms"),
+        (("fault", "set", "client-s2", "loss=1%"), "has no link 'client-s2'; it has client-s1, server-s1"),
+        (("fault", "set", "client-", "loss=1%"), "the arrow wants quotes: 'client->s1'"),
+        (("fault", "set", "client", "loss"), "expected SETTING=VALUE, as latency=2ms"),
+        (("fault", "set", "client", "los=1%"), "did you mean 'loss'?"),
+        (("fault", "set", "client", "latency=9999999h"), "it must be 0 to 60s"),
         (("fault", "set", "client", "loss=101%"), "loss: '101%' is not between 0% and 100%"),
         (("fault", "set", "client", "queue=-1"), "queue: '-1' is not a whole number of frames"),
         (("fault", "clear"), "name a link, or say --all"),
         (("partition", "nobody"), "has no node 'nobody'; it has s1, client, server"),
-        (("partition", "client", "server"), "no link leads from client to server"),
+        (("partition", "client", "server"), "no link leads from client to server; it is linked with s1"),
         (("partition", "client", "client,s1"), "client cannot be on both sides"),
         (("pause", "nobody"), "has no node 'nobody'"),
     ],
@@ -143,7 +146,7 @@ def test_a_partition_that_heals_in_time_only_delays(talk):
     cut = changed("partition", "client")
     assert sorted(cut) == ["client->s1", "s1->client"]
     talk.say("delayed")
-    wait_until(lambda: dropped("client->s1") > 0)
+    wait_until(lambda: changed("fault", "list")["client->s1"]["dropped"].get("partition", 0) > 0)
     assert sorted(changed("heal")) == ["client->s1", "s1->client"]
     assert talk.answer() == "delayed"
     assert changed("heal") == {}
@@ -156,14 +159,6 @@ def test_a_partition_beyond_the_retry_budget_ends_the_connection(talk):
     changed("heal")
 
 
-def dropped(link):
-    """Frames that a partition of the link dropped, as the node that transmits on it tells."""
-    from nodes.lab import engines, records
-
-    told = engines.ask(records.find(None), link.partition("->")[0], "statistics")["links"][link]
-    return int(told.partition("('partition', ")[2].partition(")")[0] or 0)
-
-
 def test_a_paused_node_shows_and_delays_and_a_killed_one_ends(lab, talk):
     assert sanloom("pause", "s1").returncode == 0
     assert states() == {"s1": "paused", "client": "up", "server": "up"}
@@ -174,6 +169,39 @@ def test_a_paused_node_shows_and_delays_and_a_killed_one_ends(lab, talk):
     assert states() == {"s1": "ended", "client": "up", "server": "up"}
     again = sanloom("kill", "s1")
     assert (again.returncode, again.stderr) == (3, "sanloom: node s1 has ended\n")
+
+
+def test_a_killed_node_hinders_neither_list_nor_heal_nor_clear(lab):
+    changed("partition", "server")
+    assert json.loads(sanloom("kill", "client", "--json").stdout)["state"] == "ended"
+    listed = sanloom("fault", "list", "--json")
+    links = json.loads(listed.stdout)
+    assert (listed.returncode, links["client->s1"]) == (1, {"state": "ended"})
+    assert [name for name, link in links.items() if link.get("partition")] == ["server->s1", "s1->server"]
+    assert "(its node is ended)" in sanloom("fault", "list").stdout
+    assert sorted(changed("heal")) == ["s1->server", "server->s1"]
+    assert sorted(changed("partition", "s1", "client")) == ["s1->client"]
+    assert "client->s1" not in changed("fault", "clear", "--all")
+    assert changed("heal") == {}
+    refused = sanloom("fault", "set", "client-s1", "loss=1%")
+    assert (refused.returncode, "nothing has changed: client is ended" in refused.stderr) == (1, True)
+
+
+def test_a_fault_that_meets_a_paused_node_is_not_half_made_and_ends_wherever_it_can(lab):
+    changed("partition", "server")
+    assert sanloom("pause", "server").returncode == 0
+    refused = sanloom("partition", "client,server")
+    assert (refused.returncode, "server is paused, and its links are part of it; resume it" in refused.stderr) == (
+        1,
+        True,
+    )
+    listed = json.loads(sanloom("fault", "list", "--json").stdout)
+    assert not listed["client->s1"]["partition"]
+    healed = sanloom("heal", "--json")
+    assert (healed.returncode, list(json.loads(healed.stdout))) == (1, ["s1->server"])
+    assert "server is paused: its links stay as they are" in healed.stderr
+    assert json.loads(sanloom("resume", "server", "--json").stdout)["state"] == "up"
+    assert list(changed("heal")) == ["server->s1"]
 
 
 def test_down_ends_a_lab_with_a_paused_node(lab):
