@@ -26,7 +26,8 @@ SAMPLES_WANTED = 4
 PROBES_MAX = 32
 CONTRADICTIONS_MAX = 3
 QUICK_INTERVAL: Duration = 20 * MILLISECOND
-SLOW_INTERVAL: Duration = SECOND
+SLOW_INTERVAL: Duration = SECOND // 4
+"""The drift allowed for within it must stay well below ERROR_MIN, or short links change their rule at each probe."""
 ERROR_MIN: Duration = 200 * MICROSECOND
 """An error up to this, or up to a tenth of a link's latency, is small."""
 INSTANT_MAX = 1 << 62
@@ -78,6 +79,7 @@ class ClockOffset:
         if best is not None and abs(sample.offset - best.offset) > sample.bound(t4) + best.bound(t4):
             self._contradictions += 1
             if self._contradictions < CONTRADICTIONS_MAX:
+                self._next_probe = min(self._next_probe, t4 + QUICK_INTERVAL)  # frames are timed wrongly meanwhile
                 return False
             self._samples.clear()
         self._contradictions = 0

@@ -23,7 +23,7 @@ from fabric.capture.tap import IN, OUT, TapSet
 from fabric.engine import Engine
 from fabric.link.model import FrameDropped, LinkModel
 from fabric.live import envelope
-from fabric.live.neighbour import Neighbour
+from fabric.live.neighbour import AHEAD_MAX, Neighbour
 from fabric.live.timer import Timer
 from fabric.live.zmq_channel import NodeChannels
 from fabric.units import MICROSECOND, SECOND, Duration, Instant
@@ -32,7 +32,6 @@ T = TypeVar("T")
 FRAMES_PER_TURN = 512
 BATCH_BYTES = envelope.ENVELOPE_MAX // 4
 """A batch of more bytes leaves at once: with the frames' headers and the last frame it stays within an envelope."""
-AHEAD_MAX: Duration = 60 * SECOND
 HEARTBEAT_INTERVAL: Duration = SECOND
 LATENESS_BOUNDS = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000, 1_000_000_000)
 """Upper bounds of the lateness histogram, in microseconds."""

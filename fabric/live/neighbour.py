@@ -4,6 +4,8 @@ from fabric.live.clock_offset import ClockOffset
 from fabric.units import SECOND, Duration, Instant
 
 SILENT_AFTER: Duration = 5 * SECOND
+AHEAD_MAX: Duration = 60 * SECOND
+"""No frame is held longer than this."""
 
 
 class Neighbour:
@@ -31,18 +33,23 @@ class Neighbour:
         if self.boot_id is not None:
             self.restarts += 1
         self.boot_id = boot_id
+        self.last_due = 0  # what the one before has sent says nothing of this one's frames
         return True
 
     def in_our_time(self, frames: list[tuple[int, bytes]], sent: Instant, now: Instant) -> list[tuple[int, bytes]]:
         """Frames of another clock with their due instants in ours: shifted by the offset where it is known well enough,
         else counted from now, as if the way that they really took were none.
+
+        No frame arrives before it was sent, so the second is the latest that is possible: an offset by which frames
+        would be later is wrong (a machine slept), and waits of its making would outlast its correction.
         """
         offset = self.clock.offset(now, self.latency)
-        shift = now - sent if offset is None else -offset
+        shift = now - sent if offset is None else min(now - sent, -offset)
+        latest = now + AHEAD_MAX
         shifted = []
         last = self.last_due
         for due, frame in frames:
-            last = max(last, due + shift)
+            last = max(last, min(due + shift, latest))
             shifted.append((last, frame))
         self.last_due = last
         return shifted

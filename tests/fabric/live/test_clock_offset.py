@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric.live.clock_offset import DRIFT_PPM, PROBES_MAX, SAMPLES_WANTED, ClockOffset
-from fabric.live.neighbour import Neighbour
+from fabric.live.neighbour import AHEAD_MAX, Neighbour
 from fabric.units import MICROSECOND, MILLISECOND, SECOND
 
 HERE, THERE = b"h" * 16, b"t" * 16
@@ -136,3 +136,49 @@ def test_frames_of_another_clock_come_in_our_time_and_in_order(known):
     assert neighbour.in_our_time(frames, sent, now) == expected
     earlier = [(sent, b"c")]  # the offset was found to be another meanwhile
     assert neighbour.in_our_time(earlier, sent, now) == [(start + 2 * MILLISECOND, b"c")]
+
+
+def neighbour_with_known_clock(latency=MILLISECOND):
+    neighbour, clocks = Neighbour(HERE, latency), Clocks(SECOND)
+    neighbour.clock = clocks.clock
+    for _ in range(SAMPLES_WANTED):
+        clocks.exchange(50 * MICROSECOND, 50 * MICROSECOND)
+    return neighbour, clocks
+
+
+def test_a_short_link_keeps_its_rule_between_two_probes():
+    neighbour, clocks = neighbour_with_known_clock()
+    for _ in range(20):
+        clocks.exchange(50 * MICROSECOND, 50 * MICROSECOND)
+        assert clocks.clock.offset(clocks.clock.poll_timeout() + MILLISECOND, neighbour.latency) is not None
+
+
+def test_frames_are_not_held_when_our_machine_has_slept():
+    neighbour, clocks = neighbour_with_known_clock()
+    clocks.offset += 3600 * SECOND
+    for step in range(100):
+        sent = clocks.theirs(clocks.now - 50 * MICROSECOND)
+        ((due, _),) = neighbour.in_our_time([(sent + MILLISECOND, b"x")], sent, clocks.now)
+        assert due - clocks.now <= MILLISECOND, step
+        if step % 10 == 0:
+            clocks.exchange(50 * MICROSECOND, 50 * MICROSECOND)
+        clocks.now += MILLISECOND
+    assert neighbour.clock.offset(clocks.now, neighbour.latency) == 3601 * SECOND
+
+
+def test_a_step_is_asked_about_quickly():
+    _, clocks = neighbour_with_known_clock()
+    clocks.offset -= 5 * SECOND
+    clocks.exchange(1000, 1000)
+    noticed = clocks.now
+    assert [clocks.exchange(1000, 1000) for _ in range(2)] == [False, True]
+    assert clocks.now - noticed < 50 * MILLISECOND
+
+
+def test_a_frame_far_ahead_holds_up_neither_for_ever_nor_beyond_a_restart():
+    neighbour, clocks = neighbour_with_known_clock()
+    neighbour.hear(1, clocks.now)
+    now, sent = clocks.now, clocks.theirs(clocks.now)
+    assert neighbour.in_our_time([(sent + 10**6 * SECOND, b"x")], sent, now) == [(now + AHEAD_MAX, b"x")]
+    neighbour.hear(2, now)
+    assert neighbour.in_our_time([(sent + MILLISECOND, b"y")], sent, now) == [(now + MILLISECOND, b"y")]

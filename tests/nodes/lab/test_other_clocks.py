@@ -8,7 +8,7 @@ import pytest
 
 from fabric.topology.yaml_model import parse
 from nodes.lab.process_engine import Lab
-from tests.support.labs import ECHO_CLIENT, ECHO_SERVER, FAST_PAIR, sanloom
+from tests.support.labs import ECHO_CLIENT, ECHO_SERVER, FAST_PAIR, sanloom, wait_until
 
 pytestmark = pytest.mark.live
 SHIFTED = ("unshare", "--time", "--monotonic", "1000")
@@ -26,7 +26,8 @@ def test_offsets_are_measured_and_the_lab_works(tmp_path):
     class ShiftedLab(Lab):
         wrappers: ClassVar = {"server": list(SHIFTED)}
 
-    with ShiftedLab(parse(FAST_PAIR.replace("100us", "5ms"), "fast"), tmp_path / "run") as lab:
+    topology = FAST_PAIR.replace("100us", "50ms")  # long enough that an error of 5 ms is small
+    with ShiftedLab(parse(topology, "fast"), tmp_path / "run") as lab:
         server = lab.command("server", "python", "-c", ECHO_SERVER, stdout=subprocess.PIPE)
         try:
             assert server.stdout is not None
@@ -37,6 +38,8 @@ def test_offsets_are_measured_and_the_lab_works(tmp_path):
         finally:
             server.kill()
             server.communicate()
+        timed = ("server", "s1"), ("s1", "server")
+        wait_until(lambda: all(lab.ask(a, "statistics")["neighbours"][b]["clock"] == "timestamps" for a, b in timed))
         shown = sanloom("ps").stdout
         assert "FRAMES TIMED BY" in shown
         assert "timestamps" in shown
