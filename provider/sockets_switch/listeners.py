@@ -103,7 +103,7 @@ class Listeners:
             self._connections.lose(child, WsaErrno.WSAECONNABORTED, now)
             return
         assert waiting.san is not None
-        pump.attach(owner.table, waiting.san, now)
+        pump.attach(owner, waiting.san, now)
         core.touch(child)
 
     def accept(self, descriptor: Descriptor, now: Instant) -> Descriptor:
@@ -165,7 +165,7 @@ class Listeners:
             waiting.san = san
             waiting.owner.descriptors.pop(waiting.s)
             listener.queue.append(child)
-            child.pump.attach(owner.table, san, now)
+            child.pump.attach(owner, san, now)
             child.pump.post(core.config.session.receive_buffers, now)
             core.touch(child)
             if controlling is not None:

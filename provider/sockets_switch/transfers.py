@@ -6,9 +6,10 @@ transfer goes through these stages (SAN steps in brackets):
 ====================  ===========================================================================================
 revoking  [5]         the source's data channel is cut off; what it got accepted goes to the session, what it has
                       not read goes back to the front of the session's receive buffer
-suspending [5]        mode ``suspend`` only: SuspComm is out, the peer drains and answers SuspCommAck
+suspending [5]        modes ``suspend`` and ``rehome``: SuspComm is out, the peer drains and answers SuspCommAck
 ticketed  [5..8]      the provider gave its connection up, the ticket is out; no process may use the socket
-resumed   [8]         the target redeemed: commit, receives posted again, Resume to a suspended peer
+resumed   [8]         the target redeemed: commit, receives posted again, Resume to a suspended peer; in mode
+                      ``rehome`` a new connection instead (:mod:`provider.sockets_switch.rehoming`)
 ====================  ===========================================================================================
 
 Every stage has a deadline. Whatever fails before the commit gives the socket back to the source, with a fresh data
@@ -31,7 +32,7 @@ from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
 
-MODES = ("suspend", "local")
+MODES = ("suspend", "local", "rehome")
 STILL_OUT = "the peer has not answered an earlier hand-over that was given up; try again"
 WITHOUT_PEER = (SocketPhase.CREATED, SocketPhase.BOUND, SocketPhase.LISTENING)
 """Phases in which there is no stream and nobody to hold still: any mode does, and control is all that moves."""
@@ -50,6 +51,8 @@ class Transfer:
     epoch: int
     """The epoch that the target will have."""
     deadline: Instant
+    service_id: int = 0
+    """Mode ``rehome``: where the peer expects the new connection."""
     stage: str = "revoking"
     template: WSAPROTOCOL_INFOW | None = None
     """What the provider's WSPDuplicateSocket gave; the ticket is made of it."""
@@ -74,8 +77,11 @@ class Transfers:
         core, socket = self._core, descriptor.socket
         if mode not in MODES:
             raise WsaError(WsaErrno.WSAEINVAL, f"unknown handoff mode {mode!r}; it is one of {', '.join(MODES)}")
-        if socket.phase not in WITHOUT_PEER:
+        if socket.phase not in WITHOUT_PEER and socket.number not in self._by_socket:
             _require_peer(socket, mode)
+            assert socket.session is not None
+            if mode == "suspend" and not socket.session.supports_suspension:
+                mode = "rehome"  # the standard's way, for a peer that knows no other
         number = core.registry.begin(
             socket.number,
             holder_of(descriptor),
@@ -117,30 +123,36 @@ class Transfers:
         elif session.is_peer_suspended:
             text = "the peer began to hand the connection over at the same time; try again"
             self._fail(transfer, WsaErrno.WSAENOBUFS, text, now)
-        elif transfer.mode == "suspend" and session.is_suspension_given_up:
+        elif transfer.mode != "local" and session.is_suspension_given_up:
             self._fail(transfer, WsaErrno.WSAENOBUFS, STILL_OUT, now)
-        elif transfer.mode == "suspend":
+        elif transfer.mode != "local":
             transfer.stage = "suspending"
+            if transfer.mode == "rehome":
+                transfer.service_id = self._connections.rehoming.new_service_id(transfer.socket)
             core.report("handoff.suspend", socket=transfer.socket.number, epoch=transfer.epoch)
-            session.suspend(transfer.epoch, core.config.suspend_deadline // MILLISECOND, now)
+            deadline_ms = core.config.suspend_deadline // MILLISECOND
+            session.suspend(transfer.epoch, deadline_ms, now, service_id=transfer.service_id)
             core.touch(transfer.socket)
         else:
             self._issue_ticket(transfer, now)
 
     def _issue_ticket(self, transfer: Transfer, now: Instant) -> None:
-        core, socket, source = self._core, transfer.socket, transfer.source
+        core, socket = self._core, transfer.socket
         core.registry.drained(transfer.number, now)
         if socket.phase in WITHOUT_PEER:
             transfer.template = SAN_ENTRY.duplicate(core.parking.new_token())
         else:
-            assert source.san is not None
-            assert socket.pump is not None
+            pump = socket.pump
+            assert pump is not None
+            assert pump.table is not None
             try:
-                transfer.template = source.owner.table.WSPDuplicateSocket(source.san, transfer.target, now)
+                transfer.template = pump.table.WSPDuplicateSocket(pump.san, transfer.target, now)
             except WsaError as error:
                 self._fail(transfer, error.wsa, str(error), now)
                 return
-            socket.pump.detach()
+            if all(d.san != pump.san or d.owner is not pump.owner for d in socket.descriptors):
+                pump.table.WSPCloseSocket(pump.san, now)  # of a process that had died before it used the socket
+            pump.detach()
         info = core.registry.record_ticket(transfer.number, transfer.template, now)
         transfer.stage = "ticketed"
         core.report("handoff.ticket", socket=socket.number, target=transfer.target.pid, epoch=transfer.epoch)
@@ -181,12 +193,17 @@ class Transfers:
             raise
         epoch = core.registry.commit(grant, holder_of(descriptor), now)
         core.report("handoff.commit", socket=socket.number, pid=process.pid, epoch=epoch)
-        self._resume(transfer, descriptor, epoch, now)
+        self._resume(transfer, descriptor, epoch, now, committed=True)
         core.registry.resumed(transfer.number, now)
         return descriptor
 
-    def _resume(self, transfer: Transfer, descriptor: Descriptor, epoch: int, now: Instant) -> None:
-        """Let the stream go on under ``descriptor``."""
+    def _resume(
+        self, transfer: Transfer, descriptor: Descriptor, epoch: int, now: Instant, *, committed: bool = False
+    ) -> None:
+        """Let the stream go on under ``descriptor``, on a new connection if that was asked for.
+
+        When control goes back the old one does, unless the peer is one that cannot be told so.
+        """
         core, socket = self._core, transfer.socket
         session, pump = socket.session, socket.pump
         self._by_socket.pop(socket.number, None)
@@ -195,9 +212,13 @@ class Transfers:
             core.report("handoff.resume", socket=socket.number, epoch=epoch)
             return
         assert descriptor.san is not None
-        if not pump.attached:
-            pump.attach(descriptor.owner.table, descriptor.san, now)
-        if transfer.mode == "suspend" and session.is_suspended:
+        anew = committed or (transfer.template is not None and not session.supports_suspension)
+        if anew and transfer.service_id and session.is_suspended and pump.lost is None:
+            pump.restart(descriptor.owner, descriptor.san)
+            self._connections.rehoming.begin(socket, descriptor.owner, epoch, transfer.service_id, now)
+        elif not pump.attached:
+            pump.attach(descriptor.owner, descriptor.san, now)
+        if session.is_suspended and transfer.mode != "local":
             session.resume(epoch, now)
         core.report("handoff.resume", socket=socket.number, epoch=epoch)
         core.touch(socket)
@@ -208,6 +229,11 @@ class Transfers:
         """Session events that decide a transfer; true if the event was one."""
         transfer = self._by_socket.get(socket.number)
         if transfer is None or transfer.stage != "suspending":
+            pump, session = socket.pump, socket.session
+            if isinstance(event, Suspended) and pump is not None and pump.owner is not None and session is not None:
+                # Given up meanwhile, but this peer knows no other way to go on.
+                epoch = self._core.registry.epoch(socket.number)
+                self._connections.rehoming.begin(socket, pump.owner, epoch, session.service_id, now)
             return isinstance(event, Suspended | SuspensionLost)
         if isinstance(event, Suspended):
             self._core.report("handoff.suspended", socket=socket.number, epoch=transfer.epoch)
@@ -300,9 +326,9 @@ def _require_peer(socket: SharedSocket, mode: str) -> None:
     connected = socket.phase is SocketPhase.CONNECTED and socket.pump is not None and not socket.ended
     if not connected or socket.session is None:
         raise WsaError(WsaErrno.WSAEINVAL, f"a socket that is {socket.phase.value} cannot be handed over")
-    if mode == "suspend" and not socket.session.supports_suspension:
-        raise WsaError(WsaErrno.WSAEINVAL, "the peer does not know how to hold still; hand over with mode local")
-    if mode == "suspend" and socket.session.is_suspension_given_up:
+    if mode != "local" and socket.session.is_suspension_given_up:
         raise WsaError(WsaErrno.WSAENOBUFS, STILL_OUT)
-    if socket.session.is_peer_suspended:
+    if socket.session.is_suspended:
+        raise WsaError(WsaErrno.WSAENOBUFS, STILL_OUT)
+    if socket.session.is_peer_suspended or socket.session.is_remaking:
         raise WsaError(WsaErrno.WSAENOBUFS, "the peer is handing the connection over itself; try again")
