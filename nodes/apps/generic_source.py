@@ -23,7 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="generic_source", description=__doc__)
     parser.add_argument("address", help="HOST:PORT of the file sender")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--mode", choices=["suspend", "local"], default=None)
+    parser.add_argument("--mode", choices=["suspend", "local", "rehome"], default=None)
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for every wait")
     options = parser.parse_args()
     host, _, port = options.address.rpartition(":")

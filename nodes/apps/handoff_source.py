@@ -106,7 +106,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="handoff_source", description=__doc__)
     parser.add_argument("address", help="HOST:PORT of the file sender")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--mode", choices=["suspend", "local"], default=None)
+    parser.add_argument("--mode", choices=["suspend", "local", "rehome"], default=None)
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for every wait")
     parser.add_argument(
         "--patience", type=float, default=0.0, help="seconds to wait for a sender that does not listen yet"

@@ -36,7 +36,7 @@ def main() -> int:
     """Entry point; status 0 when the socket was used and handed back."""
     parser = argparse.ArgumentParser(prog="handoff_worker", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--mode", choices=["suspend", "local"], default=None)
+    parser.add_argument("--mode", choices=["suspend", "local", "rehome"], default=None)
     parser.add_argument("--timeout", type=float, default=120.0)
     options = parser.parse_args()
     with step(ROLE, 3):

@@ -71,6 +71,11 @@ class PeerResumed:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class Remade:
+    """Our request for a new connection has been answered, and the streams go on."""
+
+
 SessionEvent = (
     Established
     | Readable
@@ -82,6 +87,7 @@ SessionEvent = (
     | SuspensionLost
     | PeerSuspended
     | PeerResumed
+    | Remade
 )
 
 

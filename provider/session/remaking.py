@@ -14,7 +14,7 @@ from fabric.wire.sdp import Extension, decode_hello, decode_hello_ack
 from provider.errors import WsaErrno
 from provider.session.core import SessionCore
 from provider.session.credits import Credits
-from provider.session.events import PeerResumed
+from provider.session.events import PeerResumed, Remade
 
 _MASK = 0xFFFFFFFF
 RECEIVES_MIN = 16
@@ -60,6 +60,7 @@ class RemakingSession(SessionCore):
         if not reached or not self._agrees(ack.extension) or not self._suspension.remade(0, self._credits):
             self._fail(WsaErrno.WSAECONNABORTED, now)
             return False
+        self._events.append(Remade())
         return True
 
     def handle_remake(self, private: bytes, now: Instant) -> bytes | None:

@@ -19,6 +19,7 @@ from provider.session.session import (
     PeerShutdown,
     PeerSuspended,
     Readable,
+    Remade,
     Role,
     Session,
     Writable,
@@ -119,7 +120,9 @@ class Connections:
             if session.is_remaking:
                 self.rehoming.on_connect_result(socket, error, found.callee_data, now)
             else:
-                self._on_connect_result(socket.descriptors[0], error, found.callee_data, now)
+                connecting = next((d for d in socket.descriptors if d.san == pump.san and d.owner is pump.owner), None)
+                if connecting is not None:
+                    self._on_connect_result(connecting, error, found.callee_data, now)
 
     def _on_connect_result(self, descriptor: Descriptor, error: int, callee_data: bytes, now: Instant) -> None:
         core, socket = self._core, descriptor.socket
@@ -178,7 +181,7 @@ class Connections:
             self.rehoming.stop_expecting(socket, now)
             core.report("session.resumed_by_peer", socket=socket.number, epoch=event.epoch)
         else:
-            assert isinstance(event, Established), event
+            assert isinstance(event, Established | Remade), event
 
     def lose(self, socket: SharedSocket, error: WsaErrno, now: Instant) -> None:
         """The connection ended without our asking: tell whoever controls it, once."""

@@ -6,6 +6,7 @@ transfer goes through these stages (SAN steps in brackets):
 ====================  ===========================================================================================
 revoking  [5]         the source's data channel is cut off; what it got accepted goes to the session, what it has
                       not read goes back to the front of the session's receive buffer
+remaking  [5]         a connection that an earlier hand-over makes anew is waited for
 suspending [5]        modes ``suspend`` and ``rehome``: SuspComm is out, the peer drains and answers SuspCommAck
 ticketed  [5..8]      the provider gave its connection up, the ticket is out; no process may use the socket
 resumed   [8]         the target redeemed: commit, receives posted again, Resume to a suspended peer; in mode
@@ -25,7 +26,7 @@ from provider.catalog import SAN_ENTRY
 from provider.errors import WsaErrno, WsaError
 from provider.handoff import registry as handoff
 from provider.protocol_info import WSAPROTOCOL_INFOW
-from provider.session.session import Aborted, Suspended, SuspensionLost
+from provider.session.session import Aborted, Remade, Suspended, SuspensionLost
 from provider.sockets_switch import events
 from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
@@ -33,6 +34,8 @@ from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, Sock
 from provider.sockets_switch.switch_core import SwitchCore
 
 MODES = ("suspend", "local", "rehome")
+WAITING = ("remaking", "suspending")
+UNTICKETED = ("revoking", *WAITING)
 STILL_OUT = "the peer has not answered an earlier hand-over that was given up; try again"
 WITHOUT_PEER = (SocketPhase.CREATED, SocketPhase.BOUND, SocketPhase.LISTENING)
 """Phases in which there is no stream and nobody to hold still: any mode does, and control is all that moves."""
@@ -113,6 +116,10 @@ class Transfers:
         transfer = self._by_socket.get(descriptor.socket.number)
         if transfer is None or transfer.source is not descriptor or transfer.stage != "revoking":
             return
+        self._go_on(transfer, now)
+
+    def _go_on(self, transfer: Transfer, now: Instant) -> None:
+        """The channel is accounted for: the peer is next, if there is one that must hold still."""
         core, session = self._core, transfer.socket.session
         if transfer.socket.phase in WITHOUT_PEER:
             self._issue_ticket(transfer, now)
@@ -120,6 +127,8 @@ class Transfers:
         assert session is not None
         if transfer.socket.ended:
             self._fail(transfer, WsaErrno.WSAENETDOWN, "the peer is gone", now)
+        elif session.is_remaking and not session.is_peer_suspended:
+            transfer.stage = "remaking"
         elif session.is_peer_suspended:
             text = "the peer began to hand the connection over at the same time; try again"
             self._fail(transfer, WsaErrno.WSAENOBUFS, text, now)
@@ -228,7 +237,10 @@ class Transfers:
     def on_session_event(self, socket: SharedSocket, event: object, now: Instant) -> bool:
         """Session events that decide a transfer; true if the event was one."""
         transfer = self._by_socket.get(socket.number)
-        if transfer is None or transfer.stage != "suspending":
+        if isinstance(event, Remade) and transfer is not None and transfer.stage == "remaking":
+            self._go_on(transfer, now)
+            return True
+        if transfer is None or transfer.stage not in ("remaking", "suspending"):
             pump, session = socket.pump, socket.session
             if isinstance(event, Suspended) and pump is not None and pump.owner is not None and session is not None:
                 # Given up meanwhile, but this peer knows no other way to go on.
@@ -250,18 +262,18 @@ class Transfers:
     def on_lost(self, socket: SharedSocket, now: Instant) -> None:
         """The connection went away under a transfer."""
         transfer = self._by_socket.get(socket.number)
-        if transfer is not None and transfer.stage in ("revoking", "suspending"):
+        if transfer is not None and transfer.stage in UNTICKETED:
             self._fail(transfer, WsaErrno.WSAENETDOWN, "the peer is gone", now)
 
     def handle_timeout(self, now: Instant) -> None:
         """Give up on peers that do not answer a suspension."""
         for transfer in list(self._by_socket.values()):
-            if transfer.stage == "suspending" and now >= transfer.deadline:
+            if transfer.stage in WAITING and now >= transfer.deadline:
                 self._fail(transfer, WsaErrno.WSAENETDOWN, "the peer did not answer the suspension in time", now)
 
     def poll_timeout(self) -> Instant | None:
         """The earliest deadline of a suspension."""
-        return min((t.deadline for t in self._by_socket.values() if t.stage == "suspending"), default=None)
+        return min((t.deadline for t in self._by_socket.values() if t.stage in WAITING), default=None)
 
     def _fail(self, transfer: Transfer, error: WsaErrno, text: str, now: Instant) -> None:
         """WSPDuplicateSocket fails; the registry gives the socket back (``ControlReturned`` follows)."""
@@ -279,7 +291,7 @@ class Transfers:
         """RETURN: the source's descriptor controls the socket again, with a fresh channel."""
         core = self._core
         transfer = self._by_socket.pop(socket.number, None)
-        if transfer is not None and transfer.stage in ("revoking", "suspending"):
+        if transfer is not None and transfer.stage in UNTICKETED:
             text = "the target process ended"
             core.emit(events.DuplicateFailed(transfer.operation, WsaErrno.WSAEINVAL, text))
         if descriptor is None or descriptor.closing or descriptor.exited:
@@ -330,5 +342,5 @@ def _require_peer(socket: SharedSocket, mode: str) -> None:
         raise WsaError(WsaErrno.WSAENOBUFS, STILL_OUT)
     if socket.session.is_suspended:
         raise WsaError(WsaErrno.WSAENOBUFS, STILL_OUT)
-    if socket.session.is_peer_suspended or socket.session.is_remaking:
+    if socket.session.is_peer_suspended:
         raise WsaError(WsaErrno.WSAENOBUFS, "the peer is handing the connection over itself; try again")
