@@ -26,6 +26,7 @@ from provider.handoff import registry as handoff
 from provider.protocol_info import WSAPROTOCOL_INFOW
 from provider.session.session import Aborted, Suspended, SuspensionLost
 from provider.sockets_switch import events
+from provider.sockets_switch.companions import move_companion
 from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
@@ -264,6 +265,7 @@ class Transfers:
             if not socket.pump.attached and transfer.template is not None and descriptor.san is not None:
                 descriptor.owner.provider.reclaim(descriptor.san, transfer.template, now)
             self._resume(transfer, descriptor, epoch, now)
+        self._bring_home(descriptor, now)
         descriptor.has_channel = socket.session is not None and not socket.ended
         core.report("handoff.return", socket=socket.number, pid=descriptor.owner.process.pid, epoch=epoch)
         core.emit(events.ControlReturned(descriptor.s))
@@ -283,6 +285,24 @@ class Transfers:
         core.report("handoff.abort", socket=socket.number)
         if not socket.descriptors:
             self._connections.close_last(socket, False, now)
+
+    def _bring_home(self, descriptor: Descriptor, now: Instant) -> None:
+        """The provider's socket comes back from a process that has closed or died, to the one that controls now."""
+        core, socket, pump = self._core, descriptor.socket, descriptor.socket.pump
+        if pump is None or pump.lost is not None or socket.ended:
+            return
+        dormant, here = descriptor.san, pump.table is descriptor.owner.table
+        if pump.table is None or (here and pump.san == dormant):
+            return
+        try:
+            descriptor.san = pump.san if here else move_companion(core, socket, descriptor.owner, now)
+        except WsaError as error:
+            socket.pump = None
+            core.report("handoff.connection_lost", socket=socket.number, error=error.name)
+            self._connections.lose(socket, WsaErrno.WSAECONNABORTED, now)
+            return
+        if dormant is not None:
+            descriptor.owner.table.WSPCloseSocket(dormant, now)
 
     def _take_listener_back(self, descriptor: Descriptor, now: Instant) -> None:
         try:

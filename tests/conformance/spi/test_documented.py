@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.spi.statements import DOCUMENT, numbers_of, renewed, statements, by_number
+from tests.conformance.spi.statements import DOCUMENT, by_number, numbers_of, renewed, statements
 
 
 def test_the_document_is_in_step():
