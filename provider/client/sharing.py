@@ -19,7 +19,8 @@ class Shareable:
         """WSPDuplicateSocket: hand the connection to the process ``process_id``; returns the 628 bytes to send it.
 
         ``mode`` is ``"suspend"``, ``"local"`` or ``"rehome"``, by default the host's. ``back`` marks the return trip
-        (step 10) in the journal. Raises one of WSAENETDOWN, WSAEINVAL, WSAEMFILE, WSAENOBUFS, WSAENOTSOCK; the socket stays usable then.
+        (step 10) in the journal. Raises one of WSAENETDOWN, WSAEINVAL, WSAEMFILE, WSAENOBUFS, WSAENOTSOCK; the socket
+        stays usable then.
         """
         for reader in list(self._readers):
             if not reader.closed and _has_read_ahead(reader):

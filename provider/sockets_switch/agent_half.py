@@ -314,8 +314,9 @@ class AgentHalf:
         core.registry.close(holder_of(descriptor), now)
         core.drop_descriptor(descriptor)
         last = not socket.descriptors and not ticket_out
-        current = socket.pump is not None and socket.pump.san == descriptor.san and not last
-        if descriptor.san is not None and not (last or current):
+        pump = socket.pump
+        current = pump is not None and pump.table is descriptor.owner.table and pump.san == descriptor.san
+        if descriptor.san is not None and not current:  # the one that carries the connection goes with it, or moves
             descriptor.owner.table.WSPCloseSocket(descriptor.san, now)
         if last:
             self._connections.close_last(socket, unread, now)

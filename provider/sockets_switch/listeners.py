@@ -14,6 +14,7 @@ from provider.errors import WsaErrno, WsaError
 from provider.handoff.registry import Holder
 from provider.session.session import Role, Session
 from provider.sockets_switch import events
+from provider.sockets_switch.companions import move_companion
 from provider.sockets_switch.shared_socket import AttachedProcess, Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
 from provider.spi import CallerId, ConditionDecision, ConditionResult, NetworkEvent
@@ -86,24 +87,20 @@ class Listeners:
     def _move_waiting(self, child: SharedSocket, owner: AttachedProcess, now: Instant) -> None:
         """A connection that nobody has accepted: its provider's socket moves as in a hand-over, within one instant."""
         core, waiting, pump = self._core, child.descriptors[0], child.pump
-        source, waiting.owner = waiting.owner, owner
+        waiting.owner = owner
         if waiting.san is None or pump is None or not pump.attached:
             return
         if child.ended or pump.lost is not None:
             return  # it has ended where it is; the application will hear that from its descriptor
-        template = source.table.WSPDuplicateSocket(waiting.san, owner.process, now)
-        pump.detach()
-        source.table.WSPCloseSocket(waiting.san, now)
+        if pump.session.is_remaking:
+            waiting.san = None  # it stays where it is until it has its new connection
+            return
         try:
-            with core.creating(child):
-                waiting.san = owner.table.WSPSocket(-1, -1, -1, template, 1, now)
+            waiting.san = move_companion(core, child, owner, now)
         except WsaError:
             waiting.san, child.pump = None, None
-            source.provider.discard(template, now)
             self._connections.lose(child, WsaErrno.WSAECONNABORTED, now)
             return
-        assert waiting.san is not None
-        pump.attach(owner, waiting.san, now)
         core.touch(child)
 
     def accept(self, descriptor: Descriptor, now: Instant) -> Descriptor:

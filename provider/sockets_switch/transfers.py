@@ -28,6 +28,7 @@ from provider.handoff import registry as handoff
 from provider.protocol_info import WSAPROTOCOL_INFOW
 from provider.session.session import Aborted, Remade, Suspended, SuspensionLost
 from provider.sockets_switch import events
+from provider.sockets_switch.companions import move_companion
 from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
@@ -151,17 +152,17 @@ class Transfers:
         if socket.phase in WITHOUT_PEER:
             transfer.template = SAN_ENTRY.duplicate(core.parking.new_token())
         else:
-            pump = socket.pump
-            assert pump is not None
-            assert pump.table is not None
+            self._bring_home(transfer.source, now)
+            if socket.pump is None or transfer.source.san is None:
+                self._fail(transfer, WsaErrno.WSAENETDOWN, "the connection has ended", now)
+                return
+            table = transfer.source.owner.table
             try:
-                transfer.template = pump.table.WSPDuplicateSocket(pump.san, transfer.target, now)
+                transfer.template = table.WSPDuplicateSocket(transfer.source.san, transfer.target, now)
             except WsaError as error:
                 self._fail(transfer, error.wsa, str(error), now)
                 return
-            if all(d.san != pump.san or d.owner is not pump.owner for d in socket.descriptors):
-                pump.table.WSPCloseSocket(pump.san, now)  # of a process that had died before it used the socket
-            pump.detach()
+            socket.pump.detach()
         info = core.registry.record_ticket(transfer.number, transfer.template, now)
         transfer.stage = "ticketed"
         core.report("handoff.ticket", socket=socket.number, target=transfer.target.pid, epoch=transfer.epoch)
@@ -302,6 +303,7 @@ class Transfers:
             if not socket.pump.attached and transfer.template is not None and descriptor.san is not None:
                 descriptor.owner.provider.reclaim(descriptor.san, transfer.template, now)
             self._resume(transfer, descriptor, epoch, now)
+        self._bring_home(descriptor, now)
         descriptor.has_channel = socket.session is not None and not socket.ended
         core.report("handoff.return", socket=socket.number, pid=descriptor.owner.process.pid, epoch=epoch)
         core.emit(events.ControlReturned(descriptor.s))
@@ -321,6 +323,24 @@ class Transfers:
         core.report("handoff.abort", socket=socket.number)
         if not socket.descriptors:
             self._connections.close_last(socket, False, now)
+
+    def _bring_home(self, descriptor: Descriptor, now: Instant) -> None:
+        """The provider's socket comes back from a process that has closed or died, to the one that controls now."""
+        core, socket, pump = self._core, descriptor.socket, descriptor.socket.pump
+        if pump is None or pump.lost is not None or socket.ended or pump.session.is_remaking:
+            return
+        dormant, here = descriptor.san, pump.table is descriptor.owner.table
+        if pump.table is None or (here and pump.san == dormant):
+            return
+        try:
+            descriptor.san = pump.san if here else move_companion(core, socket, descriptor.owner, now)
+        except WsaError as error:
+            socket.pump = None
+            core.report("handoff.connection_lost", socket=socket.number, error=error.name)
+            self._connections.lose(socket, WsaErrno.WSAECONNABORTED, now)
+            return
+        if dormant is not None:
+            descriptor.owner.table.WSPCloseSocket(dormant, now)
 
     def _take_listener_back(self, descriptor: Descriptor, now: Instant) -> None:
         try:

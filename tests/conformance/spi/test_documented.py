@@ -1,24 +1,23 @@
-"""``docs/conformance.md`` lists exactly the statements that have a test here: ``test_033_to_035_...``,
-``test_005_and_006_...``.
-"""
+"""``docs/conformance.md`` has the table of the statements and the tests that are here now."""
 
-import re
-from pathlib import Path
+import pytest
 
-HERE = Path(__file__).parent
-DOCUMENT = HERE.parents[2] / "docs" / "conformance.md"
-_NAME = re.compile(r"def test_(\d{3})(?:_(to|and)_(\d{3}))?_")
-
-
-def numbers_in_names() -> list[int]:
-    """Numbers in the names of tests."""
-    found: set[int] = set()
-    for file in HERE.glob("test_*.py"):
-        for first, joined, last in _NAME.findall(file.read_text()):
-            found |= set(range(int(first), int(last) + 1)) if joined == "to" else {int(first), int(last or first)}
-    return sorted(found)
+from tests.conformance.spi.statements import DOCUMENT, by_number, numbers_of, renewed, statements
 
 
 def test_the_document_is_in_step():
-    (line,) = re.findall(r"^Tested by number: (.*)\.$", DOCUMENT.read_text(), re.MULTILINE)
-    assert line == ", ".join(map(str, numbers_in_names()))
+    document = DOCUMENT.read_text()
+    assert document == renewed(document), "run: python -m tests.conformance.spi.statements"
+
+
+def test_every_statement_is_there_once_and_tests_name_no_others():
+    assert [s.number for s in statements()] == list(range(1, 131))
+    assert set(by_number()) <= set(range(1, 131))
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [("007", {7}), ("005_and_006", {5, 6}), ("033_to_035", {33, 34, 35}), ("001_to_003_and_009", {1, 2, 3, 9})],
+)
+def test_numbers_in_names(name, numbers):
+    assert numbers_of(name) == numbers

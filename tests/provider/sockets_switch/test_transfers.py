@@ -67,3 +67,32 @@ def test_the_peer_goes_while_the_ticket_is_out(connected, mode, taken):
     run.world.run_until(run.world.now + 200 * SECOND)
     left = run.server.statistics()
     assert (left.sockets, left.descriptors, left.endpoints, left.parked) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("end", ["close", "detach"])
+@pytest.mark.parametrize("target", [TARGET, SOURCE])
+def test_what_comes_back_to_the_source_can_be_handed_over_again(connected, end, target):
+    run, server = connected, connected.server.half
+    world = run.world
+    world.command("server", lambda now: server.duplicate(SOURCE, run.source.s, target, "suspend", now))
+    info = run.wait(events.DuplicateDone).info
+    taken = world.command("server", lambda now: server.redeem(target, info, now))
+    if end == "close" or target is SOURCE:
+        world.command("server", lambda now: server.close(target, taken.s, now))
+    else:
+        world.command("server", lambda now: server.detach(target, now))
+        world.command("server", lambda now: server.attach(target, "", now))
+    world.run_until(world.now + SECOND)
+    assert server.core.controlling(run.source.socket) is run.source
+    run.seen.clear()
+    world.command("server", lambda now: server.duplicate(SOURCE, run.source.s, TARGET, "suspend", now))
+    info = run.wait(events.DuplicateDone).info
+    taken = world.command("server", lambda now: server.redeem(TARGET, info, now))
+    world.command("server", lambda now: server.close(SOURCE, run.source.s, now))
+    assert [len(server.core.process(process).provider) for process in (SOURCE, TARGET)] == [0, 1]
+    for process in (SOURCE, TARGET):
+        world.command("server", lambda now, process=process: server.detach(process, now))
+    world.run_until(world.now + 200 * SECOND)
+    left = run.server.statistics()
+    assert (left.sockets, left.descriptors, left.endpoints, left.parked) == (0, 0, 0, 0)
+    assert not server.core.companions

@@ -1,0 +1,36 @@
+"""A provider's socket moves from one process's provider instance to another's within one instant.
+
+That is what happens when no application asks for it: connections that wait at a listener go along with it, and a
+connection whose controlling process has closed or died goes back to the process that it came from.
+"""
+
+from fabric.ids import SocketDescriptor
+from fabric.units import Instant
+from provider import constants as c
+from provider.errors import WsaError
+from provider.sockets_switch.shared_socket import AttachedProcess, SharedSocket
+from provider.sockets_switch.switch_core import SwitchCore
+
+_SAME = c.FROM_PROTOCOL_INFO
+
+
+def move_companion(core: SwitchCore, socket: SharedSocket, to: AttachedProcess, now: Instant) -> SocketDescriptor:
+    """Take the pumped connection of ``socket`` to ``to``; its new descriptor there.
+
+    WSAEMFILE or WSAENOBUFS if that provider instance has no room; the connection is gone then.
+    """
+    pump = socket.pump
+    assert pump is not None, "only a connection moves"
+    assert pump.table is not None, "it is on its way already"
+    table, san = pump.table, pump.san
+    template = table.WSPDuplicateSocket(san, to.process, now)
+    pump.detach()
+    table.WSPCloseSocket(san, now)
+    try:
+        with core.creating(socket):
+            moved: SocketDescriptor = to.table.WSPSocket(_SAME, _SAME, _SAME, template, c.WSA_FLAG_OVERLAPPED, now)
+    except WsaError:
+        to.provider.discard(template, now)
+        raise
+    pump.attach(to, moved, now)
+    return moved
