@@ -129,9 +129,7 @@ class SessionCore:
 
     @property
     def is_suspension_given_up(self) -> bool:
-        """An earlier suspension was given up before its answer, which is still to come; ``suspend`` must wait for
-        it.
-        """
+        """An earlier suspension was given up before its answer, which is still to come and must be waited for."""
         return self._suspension.is_given_up and not self.is_closed
 
     @property

@@ -11,6 +11,7 @@ never read turn a close into an abort, as with TCP (RFC 1122 4.2.2.13).
 from fabric.units import Instant
 from provider import constants as c
 from provider.errors import WsaErrno, WsaError
+from provider.handoff.fault_points import Parties
 from provider.session.session import (
     Aborted,
     Closed,
@@ -37,6 +38,7 @@ from provider.spi import (
 )
 
 EPHEMERAL_FIRST, EPHEMERAL_LAST = 49_152, 65_535
+_PEER_POINTS: dict[type, str] = {PeerSuspended: "handoff.peer.suspended", PeerResumed: "handoff.peer.resumed"}
 
 
 class Connections:
@@ -155,6 +157,19 @@ class Connections:
         """Session events that have to do with the stream; hand-overs are the transfers' business."""
         core = self._core
         controlling = core.controlling(socket)
+        point = _PEER_POINTS.get(type(event)) if core.faults.armed else None
+        if point is not None:
+            by = Parties(controlling.owner.process if controlling is not None else None)
+            core.faults.reach(f"{point}.before", by)
+            self._on_session_event(socket, event, controlling, now)
+            core.faults.reach(f"{point}.after", by)
+        else:
+            self._on_session_event(socket, event, controlling, now)
+
+    def _on_session_event(
+        self, socket: SharedSocket, event: object, controlling: Descriptor | None, now: Instant
+    ) -> None:
+        core = self._core
         s = controlling.s if controlling is not None and controlling.has_channel else None
         if isinstance(event, Readable):
             if s is not None:

@@ -25,6 +25,7 @@ from provider import constants as c
 from provider.catalog import SAN_ENTRY
 from provider.errors import WsaErrno, WsaError
 from provider.handoff import registry as handoff
+from provider.handoff.fault_points import Parties
 from provider.protocol_info import WSAPROTOCOL_INFOW
 from provider.session.session import Aborted, Remade, Suspended, SuspensionLost
 from provider.sockets_switch import events
@@ -109,6 +110,7 @@ class Transfers:
         core.report(
             "handoff.begin", socket=socket.number, source=descriptor.owner.process.pid, target=target.pid, mode=mode
         )
+        self._reach(transfer, "drain.before")
         core.emit(events.RevokeChannel(descriptor.s))
         return transfer.operation
 
@@ -117,6 +119,7 @@ class Transfers:
         transfer = self._by_socket.get(descriptor.socket.number)
         if transfer is None or transfer.source is not descriptor or transfer.stage != "revoking":
             return
+        self._reach(transfer, "drain.after")
         self._go_on(transfer, now)
 
     def _go_on(self, transfer: Transfer, now: Instant) -> None:
@@ -139,15 +142,18 @@ class Transfers:
             transfer.stage = "suspending"
             if transfer.mode == "rehome":
                 transfer.service_id = self._connections.rehoming.new_service_id(transfer.socket)
+            self._reach(transfer, "suspend.before")
             core.report("handoff.suspend", socket=transfer.socket.number, epoch=transfer.epoch)
             deadline_ms = core.config.suspend_deadline // MILLISECOND
             session.suspend(transfer.epoch, deadline_ms, now, service_id=transfer.service_id)
             core.touch(transfer.socket)
+            self._reach(transfer, "suspend.after")
         else:
             self._issue_ticket(transfer, now)
 
     def _issue_ticket(self, transfer: Transfer, now: Instant) -> None:
         core, socket = self._core, transfer.socket
+        self._reach(transfer, "ticket.before")
         core.registry.drained(transfer.number, now)
         if socket.phase in WITHOUT_PEER:
             transfer.template = SAN_ENTRY.duplicate(core.parking.new_token())
@@ -167,6 +173,7 @@ class Transfers:
         transfer.stage = "ticketed"
         core.report("handoff.ticket", socket=socket.number, target=transfer.target.pid, epoch=transfer.epoch)
         core.emit(events.DuplicateDone(transfer.operation, info.pack(), transfer.epoch))
+        self._reach(transfer, "ticket.after")
 
     # ------------------------------------------------------------- the target
 
@@ -201,10 +208,14 @@ class Transfers:
         except WsaError:
             core.drop_descriptor(descriptor)
             raise
+        self._reach(transfer, "commit.before")
         epoch = core.registry.commit(grant, holder_of(descriptor), now)
         core.report("handoff.commit", socket=socket.number, pid=process.pid, epoch=epoch)
+        self._reach(transfer, "commit.after", process)
+        self._reach(transfer, "resume.before", process)
         self._resume(transfer, descriptor, epoch, now, committed=True)
         core.registry.resumed(transfer.number, now)
+        self._reach(transfer, "resume.after", process)
         return descriptor
 
     def _resume(
@@ -225,7 +236,9 @@ class Transfers:
         anew = committed or (transfer.template is not None and not session.supports_suspension)
         if anew and transfer.service_id and session.is_suspended and pump.lost is None:
             pump.restart(descriptor.owner, descriptor.san)
+            self._reach(transfer, "rehome.before", descriptor.owner.process)
             self._connections.rehoming.begin(socket, descriptor.owner, epoch, transfer.service_id, now)
+            self._reach(transfer, "rehome.after", descriptor.owner.process)
         elif not pump.attached:
             pump.attach(descriptor.owner, descriptor.san, now)
         if session.is_suspended and transfer.mode != "local":
@@ -250,7 +263,9 @@ class Transfers:
             return isinstance(event, Suspended | SuspensionLost)
         if isinstance(event, Suspended):
             self._core.report("handoff.suspended", socket=socket.number, epoch=transfer.epoch)
+            self._reach(transfer, "suspended.before")
             self._issue_ticket(transfer, now)
+            self._reach(transfer, "suspended.after")
             return True
         if isinstance(event, SuspensionLost):
             text = "the peer began to hand the connection over at the same time and its initiator wins; try again"
@@ -347,6 +362,13 @@ class Transfers:
             self._connections.listeners.move(descriptor, now)
         except WsaError as error:
             self._core.report("handoff.listener_lost", socket=descriptor.socket.number, error=error.name)
+
+    def _reach(self, transfer: Transfer, point: str, by: ProcessInstance | None = None) -> None:
+        """A fault point of the agent; ``self`` there is the source unless ``by`` says otherwise."""
+        faults = self._core.faults
+        if faults.armed:
+            source = transfer.source.owner.process
+            faults.reach(f"handoff.{point}", Parties(by or source, source, transfer.target))
 
     def in_transfer(self, socket: SharedSocket) -> bool:
         """Whether no process may use the socket now because it is being handed over."""
