@@ -20,7 +20,6 @@ from fabric.ids import ProcessInstance, SocketHandle
 from fabric.journal import Journal
 from fabric.units import Instant
 from nodes.agent.channels import Channels
-
 from provider import ipc
 from provider.errors import WsaErrno, WsaError
 from provider.handoff.registry import TICKETS_MAX

@@ -17,12 +17,6 @@ _DATAGRAMS = (
     | c.XP1_SUPPORT_MULTIPOINT
     | c.XP1_IFS_HANDLES
 )
-_IPV6 = {
-    "ProviderId": GUID.parse("f9eab0c0-26d4-11d0-bbbf-00aa006c34e4"),
-    "iAddressFamily": c.AF_INET6,
-    "iMaxSockAddr": 28,
-    "iMinSockAddr": 28,
-}
 _UDP = replace(
     TCPIP_ENTRY.info,
     dwServiceFlags1=_DATAGRAMS,
@@ -33,17 +27,27 @@ _UDP = replace(
     szProtocol="MSAFD Tcpip [UDP/IP]",
 )
 
-UDP_ENTRY = CatalogEntry(_UDP)
-TCP6_ENTRY = CatalogEntry(
-    replace(
-        TCPIP_ENTRY.info, **_IPV6, dwCatalogEntryId=FIRST_ENTRY_ID + 3, szProtocol="MSAFD Tcpip [TCP/IPv6]"
+
+def _over_ipv6(info: WSAPROTOCOL_INFOW, entry_id: int, name: str) -> CatalogEntry:
+    return CatalogEntry(
+        replace(
+            info,
+            ProviderId=GUID.parse("f9eab0c0-26d4-11d0-bbbf-00aa006c34e4"),
+            dwCatalogEntryId=entry_id,
+            iAddressFamily=c.AF_INET6,
+            iMaxSockAddr=28,
+            iMinSockAddr=28,
+            szProtocol=name,
+        )
     )
-)
-UDP6_ENTRY = CatalogEntry(
-    replace(_UDP, **_IPV6, dwCatalogEntryId=FIRST_ENTRY_ID + 4, szProtocol="MSAFD Tcpip [UDP/IPv6]")
-)
+
+
+UDP_ENTRY = CatalogEntry(_UDP)
+TCP6_ENTRY = _over_ipv6(TCPIP_ENTRY.info, FIRST_ENTRY_ID + 3, "MSAFD Tcpip [TCP/IPv6]")
+UDP6_ENTRY = _over_ipv6(_UDP, FIRST_ENTRY_ID + 4, "MSAFD Tcpip [UDP/IPv6]")
 ENTRIES = (TCPIP_ENTRY, UDP_ENTRY, TCP6_ENTRY, UDP6_ENTRY)
 
+_IDENTITY = (stdlib.SO_DOMAIN, stdlib.SO_TYPE, stdlib.SO_PROTOCOL)
 _FAMILIES = {c.AF_INET: stdlib.AF_INET, c.AF_INET6: stdlib.AF_INET6}
 
 
@@ -53,9 +57,10 @@ def system_family(family: int) -> int | None:
 
 
 def entry_of(sock: stdlib.socket) -> CatalogEntry | None:
-    """The entry that a socket of the kernel belongs to; None for any other family or type."""
+    """The entry that a socket belongs to, by the kernel's word; None for any other family, type or protocol."""
+    has = tuple(sock.getsockopt(stdlib.SOL_SOCKET, name) for name in _IDENTITY)
     for entry in ENTRIES:
-        if (_FAMILIES[entry.info.iAddressFamily], entry.info.iSocketType) == (sock.family, sock.type):
+        if (_FAMILIES[entry.info.iAddressFamily], entry.info.iSocketType, entry.info.iProtocol) == has:
             return entry
     return None
 
