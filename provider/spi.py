@@ -214,9 +214,12 @@ class CallLog:
 
     def trace_calls(self, table: Table) -> Table:
         """The same table (any provider's dataclass of entries) with every entry wrapped."""
-        return type(table)(**{f.name: self.wrap(f.name, getattr(table, f.name)) for f in fields(table)})
+        traced: Table = type(table)(**{f.name: self.wrap(f.name, getattr(table, f.name)) for f in fields(table)})
+        return traced
 
     def trace_upcalls(self, table: Table) -> Table:
         """The same table with every entry wrapped; ``signal_event`` is reported as SetEvent."""
         names = {f.name: "SetEvent" if f.name == "signal_event" else f.name for f in fields(table)}
-        return type(table)(**{member: self.wrap(name, getattr(table, member)) for member, name in names.items()})
+        wrapped = {member: self.wrap(name, getattr(table, member)) for member, name in names.items()}
+        traced: Table = type(table)(**wrapped)
+        return traced

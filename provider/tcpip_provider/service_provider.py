@@ -183,7 +183,7 @@ class TcpIpServiceProvider:
             return name
 
     def shutdown(self, s: SocketDescriptor, how: int) -> None:
-        """WSPShutdown: ends a direction for every descriptor of the socket. WSAEINVAL for a bad ``how``, WSAENOTCONN."""
+        """WSPShutdown: ends a direction, for every descriptor. WSAEINVAL for a bad ``how``, WSAENOTCONN."""
         with self._using(s) as sock:
             if how not in _DIRECTIONS:
                 raise WsaError(WsaErrno.WSAEINVAL, f"{how} is no direction")
