@@ -241,7 +241,9 @@ def _fetch(connection: _Stdlib, number: int, source: ProcessInstance, packed: by
         raise
     except TimeoutError:
         raise WsaError(WsaErrno.WSAENETDOWN, "the ticket's source does not answer") from None
-    except (NoSuchProcess, ConnectionError):
+    except NoSuchProcess as error:
+        raise _identity_error(error) from None
+    except ConnectionError:
         raise WsaError(WsaErrno.WSAEINVAL, "the ticket is used up or expired, or its source is gone") from None
     except OSError as error:
         raise winsock_error(error) from None
@@ -287,7 +289,12 @@ def _open(process_id: int) -> tuple[ProcessInstance, int]:
     try:
         return open_process(process_id)
     except NoSuchProcess as error:
-        cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
-            raise WsaError(WsaErrno.WSAEMFILE, "no descriptor left to watch the process with") from None
-        raise WsaError(WsaErrno.WSAEINVAL, str(error)) from None
+        raise _identity_error(error) from None
+
+
+def _identity_error(error: NoSuchProcess) -> WsaError:
+    """Why a process could not be looked at: there is none, or no descriptor is left to look at it with."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+        return WsaError(WsaErrno.WSAEMFILE, "no descriptor left to look at the process with")
+    return WsaError(WsaErrno.WSAEINVAL, str(error))
