@@ -248,6 +248,7 @@ def test_a_frozen_source_does_not_hold_the_target_for_ever(pair, process, monkey
 s = tcp()
 t.WSPDuplicateSocket(s, {os.getpid()}).pack()""")
     process.stop()
+    os.waitpid(process.pid, os.WUNTRACED)  # all its threads have stopped
     assert error_of(lambda: take(WSAPROTOCOL_INFOW.unpack(packed))) == WsaErrno.WSAENETDOWN
 
 
