@@ -14,13 +14,14 @@ this boundary.
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import IntEnum, IntFlag
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fabric.ids import CatalogEntryId, ProcessInstance, SocketDescriptor, SocketHandle
 from fabric.units import Instant
 from provider.protocol_info import WSAPROTOCOL_INFOW
 
 Address = tuple[str, int]
+Table = TypeVar("Table", bound=Any)
 
 
 class NetworkEvent(IntFlag):
@@ -211,11 +212,14 @@ class CallLog:
 
         return reported
 
-    def trace_calls(self, table: ProcTable) -> ProcTable:
-        """The same table with every entry wrapped."""
-        return ProcTable(**{f.name: self.wrap(f.name, getattr(table, f.name)) for f in fields(table)})
+    def trace_calls(self, table: Table) -> Table:
+        """The same table (any provider's dataclass of entries) with every entry wrapped."""
+        traced: Table = type(table)(**{f.name: self.wrap(f.name, getattr(table, f.name)) for f in fields(table)})
+        return traced
 
-    def trace_upcalls(self, table: UpcallTable) -> UpcallTable:
+    def trace_upcalls(self, table: Table) -> Table:
         """The same table with every entry wrapped; ``signal_event`` is reported as SetEvent."""
         names = {f.name: "SetEvent" if f.name == "signal_event" else f.name for f in fields(table)}
-        return UpcallTable(**{member: self.wrap(name, getattr(table, member)) for member, name in names.items()})
+        wrapped = {member: self.wrap(name, getattr(table, member)) for member, name in names.items()}
+        traced: Table = type(table)(**wrapped)
+        return traced
