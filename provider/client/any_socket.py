@@ -8,7 +8,7 @@ of the operating system then (:mod:`provider.client.leaving`).
 import os
 import socket as stdlib
 from socket import socket as _StdlibSocket  # as it was when we were imported: ``provider.run`` replaces it
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from provider.client.channel_table import find_entry
 from provider.protocol_info import WSAPROTOCOL_INFOW
@@ -22,9 +22,10 @@ class AnySocket(_StdlibSocket):
         chosen = _choose(family, type, fileno) if cls is AnySocket else cls
         return super().__new__(chosen)  # type: ignore[return-value]
 
-    def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
-        """WSPDuplicateSocket: 628 bytes that the process ``process_id`` can make a socket of, once."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
+            """WSPDuplicateSocket: 628 bytes that the process ``process_id`` can make a socket of, once."""
 
 
 class SystemSocket(AnySocket):
