@@ -252,7 +252,7 @@ class ApplicationServer:
 
     def _shutdown(self, peer: Peer, request: dict[str, Any]) -> Reply:
         s = self._s(request)
-        self._half.core.descriptor(peer.process, s)
+        self._half.require_control(peer.process, s)
         self.channels.finish_sending(s)
         return {}, []
 
