@@ -90,6 +90,8 @@ class _Ticket:
     def close(self, *, in_child: bool = False) -> None:
         """Give the reference up. In a child after fork the rendezvous stays the parent's."""
         if not in_child:
+            with _lock:
+                _tickets.discard(self)
             with suppress(OSError):
                 self._listener.shutdown(stdlib.SHUT_RDWR)  # a child that forked may still hold it open
         if self._connection is not None and in_child:
@@ -111,7 +113,6 @@ class _Ticket:
                 if ready:
                     closed = self._meet()
         finally:
-            _forget(self)
             if not closed:
                 self.close()
 
@@ -146,11 +147,6 @@ class _Ticket:
 
 _tickets: set[_Ticket] = set()
 _lock = threading.RLock()
-
-
-def _forget(ticket: _Ticket) -> None:
-    with _lock:
-        _tickets.discard(ticket)
 
 
 def _after_fork_in_child() -> None:
@@ -195,7 +191,6 @@ def duplicate(sock: stdlib.socket, process_id: int, lifetime: float = LIFETIME) 
     try:
         ticket.thread.start()
     except RuntimeError as error:
-        _forget(ticket)
         ticket.close()
         raise WsaError(WsaErrno.WSAENOBUFS, str(error)) from None
     return ticket.info
