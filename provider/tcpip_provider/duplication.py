@@ -72,14 +72,14 @@ class _Ticket:
         try:
             self._fd = os.dup(fd)
             self._held.append(self._fd)
-            self._target, self._pidfd = _open(process_id)
+            own, (self._target, self._pidfd) = instance_of(os.getpid()), open_process(process_id)
             self._held.append(self._pidfd)
             self._listener, token = _listen()
-        except BaseException:
-            while self._held:
-                os.close(self._held.pop())
+        except BaseException as error:
+            self._release()
+            if isinstance(error, NoSuchProcess):
+                raise _identity_error(error) from None
             raise
-        own = instance_of(os.getpid())
         tail = _TAIL.pack(secrets.token_bytes(16), own.pid, own.start_time)
         name = template.name_bytes[: -_TAIL.size]
         self.info = replace(template, dwProviderReserved=token, szProtocol=name + tail)
@@ -97,6 +97,9 @@ class _Ticket:
         if self._connection is not None and in_child:
             self._connection.close()
         self._listener.close()
+        self._release()
+
+    def _release(self) -> None:
         while self._held:  # a number is forgotten before it is closed: a fork in between must not close it again
             os.close(self._held.pop())
 
@@ -278,13 +281,6 @@ def _listen() -> tuple[_Stdlib, int]:
     except BaseException:
         listener.close()
         raise
-
-
-def _open(process_id: int) -> tuple[ProcessInstance, int]:
-    try:
-        return open_process(process_id)
-    except NoSuchProcess as error:
-        raise _identity_error(error) from None
 
 
 def _identity_error(error: NoSuchProcess) -> WsaError:
