@@ -1,15 +1,17 @@
 """A server that is replaced while it runs: ``python -m nodes.apps.zero_downtime_restart --port 7000``, and again.
 
-Whoever starts second finds the first by the name of the service on this host, and takes everything over: the listener
-with its backlog, then every live connection with what the first has read and not yet answered. It uses none of it until
-the first has ended; so if the second one dies on the way, or does not work at all, control of everything returns to the
-first, which goes on. Clients see a delay, and nothing else. The service is an echo.
+Whoever starts second finds the first by its name on this host and takes everything over: the listener with its backlog,
+then every live connection with what the first has read and not yet answered. It uses none of it until the first has
+let go; if it dies before, or does not work at all, control of everything returns to the first, which goes on. Clients
+see a delay, and nothing else. The service is an echo.
 """
 
 import argparse
+import contextlib
+import os
 import selectors
+import signal
 import sys
-from dataclasses import dataclass
 
 from nodes.apps.meeting import hear, knock, open_door, pid_of
 from provider import socket
@@ -17,111 +19,96 @@ from provider.client.any_socket import AnySocket
 
 NAME = "zero-downtime"
 CHUNK = 1 << 14
+PATIENCE = 10.0
+"""Seconds for the new process to take one thing after the other; one that does not is as good as dead."""
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 READY = b"ready"
+Clients = dict[AnySocket, bytes]
+"""Every live connection, and what was read from it and is not yet sent back: all that a successor has to know."""
 
 
-@dataclass(eq=False)
-class Client:
-    """A live connection, and what a successor has to know of it."""
-
-    connection: AnySocket
-    unsent: bytes = b""
-    finished: bool = False
-
-    def step(self, events: int) -> int:
-        """Echo what can be echoed now; the events to wait for next, 0 when the connection is over."""
-        try:
-            if events & READ and not self.unsent:
-                self.unsent = self.connection.recv(CHUNK)
-                self.finished = not self.unsent
-            if self.unsent:
-                self.unsent = self.unsent[self.connection.send(self.unsent) :]
-        except BlockingIOError:
-            pass
-        except ConnectionError:
-            return 0
-        return WRITE if self.unsent else 0 if self.finished else READ
-
-
-def take_over(old: AnySocket) -> tuple[AnySocket | None, list[Client]]:
-    """Everything that the process at the other end has; no listener if it had none or is already gone."""
-    listener, clients = None, []
+def take_over(old: AnySocket) -> tuple[AnySocket | None, Clients]:
+    """Everything that the process at the other end has; no listener if it has gone meanwhile."""
+    listener: AnySocket | None = None
+    clients: Clients = {}
     while (message := hear(old)) not in (READY, b""):
         taken = socket.fromshare(message[: socket.SHARE_SIZE])
         if listener is None:
             listener = taken
         else:
-            clients.append(Client(taken, message[socket.SHARE_SIZE :]))
-    if listener is not None:
+            clients[taken] = message[socket.SHARE_SIZE :]
+    with contextlib.suppress(BrokenPipeError):
         old.send(READY)
-        hear(old)  # it ends: everything is ours
+        hear(old)  # it lets go: everything is ours
     return listener, clients
 
 
-def hand_over(new: AnySocket, listener: AnySocket, clients: list[Client]) -> bool:
+def hand_over(new: AnySocket, listener: AnySocket, clients: Clients) -> bool:
     """Give everything to the process at the other end. False: it has failed, and everything is ours again."""
+    successor = pid_of(new)
+    new.settimeout(PATIENCE)
     try:
-        new.send(listener.share(pid_of(new)))
-        for client in clients:
+        new.send(listener.share(successor))
+        for connection, unsent in clients.items():
             try:
-                new.send(client.connection.share(pid_of(new)) + client.unsent)
-            except ConnectionError:
-                raise
+                message = connection.share(successor) + unsent
             except OSError as error:
-                print(f"not handed over: {error}", flush=True)  # its peer has just gone
+                print(f"stays here: {error}", flush=True)  # its client has just gone; or the new process, see below
+            else:
+                new.send(message)
         new.send(READY)
         if hear(new) == READY:
+            for sock in (listener, *clients):
+                sock.close()  # before the new process uses it: a connection ends with its last descriptor
             return True
     except OSError as error:
-        print(f"the new process failed: {error}", flush=True)
-    for sock in (listener, *(client.connection for client in clients)):
+        print(f"process {successor} failed: {error}", flush=True)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(successor, signal.SIGKILL)
+    listener.wait_for_return()
+    for connection in list(clients):
         try:
-            sock.wait_for_return()
-        except OSError as error:
-            print(f"lost: {error}", flush=True)
+            connection.wait_for_return()
+        except OSError:
+            del clients[connection]  # its client has gone meanwhile
     return False
 
 
-def serve(listener: AnySocket, clients: list[Client]) -> None:
-    """Serve until somebody has taken everything over."""
-    with open_door(NAME) as door, selectors.DefaultSelector() as selector:
-        for sock in (listener, *(client.connection for client in clients)):
+def echo(connection: AnySocket, unsent: bytes) -> bytes | None:
+    """Send back what can be sent back now; what is left of it, ``None`` when the connection is over."""
+    try:
+        unsent = unsent or connection.recv(CHUNK)
+        return unsent[connection.send(unsent) :] if unsent else None
+    except BlockingIOError:
+        return unsent
+    except ConnectionError:
+        return None
+
+
+def serve(door: AnySocket, listener: AnySocket, clients: Clients) -> AnySocket:
+    """Serve until somebody knocks at the door; the channel to it."""
+    with selectors.DefaultSelector() as selector:
+        for sock in (door, listener, *clients):
             sock.setblocking(False)
+            selector.register(sock, WRITE if clients.get(sock) else READ)
         while True:
-            selector.register(door, READ)
-            selector.register(listener, READ)
-            for client in clients:
-                selector.register(client.connection, WRITE if client.unsent else READ, client)
-            successor = echo(door, listener, clients, selector)
-            for key in list(selector.get_map().values()):  # what returns has a fresh channel under its number
-                selector.unregister(key.fileobj)
-            with successor:
-                if hand_over(successor, listener, clients):
-                    return
-
-
-def echo(door: AnySocket, listener: AnySocket, clients: list[Client], selector: selectors.BaseSelector) -> AnySocket:
-    """Serve until somebody knocks; the channel to it."""
-    while True:
-        for key, events in selector.select():
-            client = key.data
-            if key.fileobj is door:
-                return door.accept()[0]
-            if key.fileobj is listener:
-                try:
-                    client = Client(listener.accept()[0])
-                except BlockingIOError:
-                    continue
-                client.connection.setblocking(False)
-                selector.register(client.connection, READ, client)
-                clients.append(client)
-            elif wanted := client.step(events):
-                selector.modify(client.connection, wanted, client)
-            else:
-                selector.unregister(client.connection)
-                clients.remove(client)
-                client.connection.close()
+            for key, _ in selector.select():
+                sock = key.fileobj
+                if sock is door:
+                    return door.accept()[0]
+                if sock is listener:
+                    with contextlib.suppress(BlockingIOError):
+                        connection, _ = listener.accept()
+                        connection.setblocking(False)
+                        clients[connection] = b""
+                        selector.register(connection, READ)
+                elif (unsent := echo(sock, clients[sock])) is not None:
+                    clients[sock] = unsent
+                    selector.modify(sock, WRITE if unsent else READ)
+                else:
+                    selector.unregister(sock)
+                    del clients[sock]
+                    sock.close()
 
 
 def main() -> int:
@@ -129,13 +116,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="zero_downtime_restart", description=__doc__)
     parser.add_argument("--port", type=int, default=7000)
     options = parser.parse_args()
-    listener, clients = None, []
+    listener, clients = None, {}
     while listener is None and (old := knock(NAME)) is not None:
         with old:
             listener, clients = take_over(old)
-    print(f"listening on port {options.port}, {len(clients)} connections taken over", flush=True)
-    serve(listener or socket.create_server(("", options.port)), clients)
-    return 0
+    listener = listener or socket.create_server(("", options.port))
+    with open_door(NAME) as door:
+        print(f"process {os.getpid()} is listening, {len(clients)} connections taken over", flush=True)
+        while True:
+            with serve(door, listener, clients) as successor:
+                if hand_over(successor, listener, clients):
+                    return 0
 
 
 if __name__ == "__main__":

@@ -314,8 +314,9 @@ class AgentHalf:
         core.registry.close(holder_of(descriptor), now)
         core.drop_descriptor(descriptor)
         last = not socket.descriptors and not ticket_out
-        current = socket.pump is not None and socket.pump.san == descriptor.san and not last
-        if descriptor.san is not None and not (last or current):
+        pump = socket.pump  # two provider instances may have given the same number
+        current = pump is not None and pump.san == descriptor.san and pump.table in (None, descriptor.owner.table)
+        if descriptor.san is not None and not last and not current:
             descriptor.owner.table.WSPCloseSocket(descriptor.san, now)
         if last:
             self._connections.close_last(socket, unread, now)

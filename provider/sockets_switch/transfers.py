@@ -264,6 +264,8 @@ class Transfers:
             if not socket.pump.attached and transfer.template is not None and descriptor.san is not None:
                 descriptor.owner.provider.reclaim(descriptor.san, transfer.template, now)
             self._resume(transfer, descriptor, epoch, now)
+        elif transfer is None:
+            self._bring_home(descriptor, now)
         descriptor.has_channel = socket.session is not None and not socket.ended
         core.report("handoff.return", socket=socket.number, pid=descriptor.owner.process.pid, epoch=epoch)
         core.emit(events.ControlReturned(descriptor.s))
@@ -283,6 +285,26 @@ class Transfers:
         core.report("handoff.abort", socket=socket.number)
         if not socket.descriptors:
             self._connections.close_last(socket, False, now)
+
+    def _bring_home(self, descriptor: Descriptor, now: Instant) -> None:
+        """Control came back after the commit: the provider's connection follows it out of the instance that had it,
+        which may be a dead process's; else it could not be handed over again.
+        """
+        socket, owner = descriptor.socket, descriptor.owner
+        pump = socket.pump
+        if pump is None or pump.table is None or descriptor.san is None or socket.ended or pump.lost is not None:
+            return
+        table, san = pump.table, pump.san
+        if table is owner.table and san == descriptor.san:
+            return
+        template = table.WSPDuplicateSocket(san, owner.process, now)
+        pump.detach()
+        table.WSPCloseSocket(san, now)
+        for other in socket.descriptors:
+            if other.owner.table is table and other.san == san:
+                other.san = None
+        owner.provider.reclaim(descriptor.san, template, now)
+        pump.attach(owner.table, descriptor.san, now)
 
     def _take_listener_back(self, descriptor: Descriptor, now: Instant) -> None:
         try:
