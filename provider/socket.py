@@ -38,6 +38,7 @@ timeout = TimeoutError
 
 __all__ = [
     *_stdlib.__all__,
+    "SHARE_SIZE",
     "create_connection",
     "create_server",
     "fromfd",

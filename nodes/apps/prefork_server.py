@@ -57,7 +57,7 @@ def control(port: int, count: int) -> None:
             channels = {worker.channel: worker for worker in workers}
             ready, _, _ = select.select([*channels, *([listener] if idle else [])], [], [], PATIENCE)
             for channel in ready:
-                if channel is listener:
+                if channel not in channels:
                     give(listener.accept()[0], idle.pop(), waiting)
                 else:
                     listen_to(channels[channel], workers, waiting)

@@ -90,10 +90,10 @@ def serve(door: AnySocket, listener: AnySocket, clients: Clients) -> AnySocket:
     with selectors.DefaultSelector() as selector:
         for sock in (door, listener, *clients):
             sock.setblocking(False)
-            selector.register(sock, WRITE if clients.get(sock) else READ)
+            selector.register(sock, WRITE if clients.get(sock) else READ, sock)
         while True:
             for key, _ in selector.select():
-                sock = key.fileobj
+                sock = key.data
                 if sock is door:
                     return door.accept()[0]
                 if sock is listener:
@@ -101,10 +101,10 @@ def serve(door: AnySocket, listener: AnySocket, clients: Clients) -> AnySocket:
                         connection, _ = listener.accept()
                         connection.setblocking(False)
                         clients[connection] = b""
-                        selector.register(connection, READ)
+                        selector.register(connection, READ, connection)
                 elif (unsent := echo(sock, clients[sock])) is not None:
                     clients[sock] = unsent
-                    selector.modify(sock, WRITE if unsent else READ)
+                    selector.modify(sock, WRITE if unsent else READ, sock)
                 else:
                     selector.unregister(sock)
                     del clients[sock]
@@ -116,7 +116,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="zero_downtime_restart", description=__doc__)
     parser.add_argument("--port", type=int, default=7000)
     options = parser.parse_args()
-    listener, clients = None, {}
+    listener: AnySocket | None = None
+    clients: Clients = {}
     while listener is None and (old := knock(NAME)) is not None:
         with old:
             listener, clients = take_over(old)

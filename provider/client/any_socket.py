@@ -8,7 +8,7 @@ of the operating system then (``become_system_socket``).
 import os
 import socket as stdlib
 from socket import socket as _StdlibSocket  # as it was when we were imported: ``provider.run`` replaces it
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from provider.client.channel_table import find_entry
 from provider.errors import WsaErrno, WsaError
@@ -24,6 +24,14 @@ class AnySocket(_StdlibSocket):
     def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
         """WSAEOPNOTSUPP: only SAN sockets can be handed over."""
         raise WsaError(WsaErrno.WSAEOPNOTSUPP, "a socket of the operating system cannot be handed over")
+
+    def wait_for_return(self, timeout: float = 6.0) -> None:
+        """WSAEOPNOTSUPP: only SAN sockets can be handed over."""
+        raise WsaError(WsaErrno.WSAEOPNOTSUPP, "a socket of the operating system cannot be handed over")
+
+    if TYPE_CHECKING:
+
+        def accept(self) -> tuple["AnySocket", Any]: ...
 
     def become_system_socket(self) -> None:
         """A fresh AF_INET stream of the operating system takes this object's place, under the same descriptor

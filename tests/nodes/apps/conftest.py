@@ -91,4 +91,3 @@ def echo(data):
         got += part
     return got == data
 """
-

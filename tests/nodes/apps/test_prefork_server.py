@@ -72,10 +72,13 @@ def test_a_worker_that_dies_while_it_serves_ends_its_connection_alone(example):
     assert first.run("echo(b'one')")
     assert second.run("echo(b'two')")
     os.kill(serving(example, port), signal.SIGKILL)
-    assert first.run("""
+    assert (
+        first.run("""
 try: c.recv(1); outcome = "end"
 except ConnectionResetError: outcome = "reset"
-outcome""") == "reset"
+outcome""")
+        == "reset"
+    )
     assert second.run("echo(b'two')")
     for _ in range(WORKERS - 1):
         client, _ = call(example)
