@@ -22,10 +22,15 @@ class AnySocket(_StdlibSocket):
         chosen = _choose(family, type, fileno) if cls is AnySocket else cls
         return super().__new__(chosen)  # type: ignore[return-value]
 
+    def wait_for_return(self, timeout: float = 6.0) -> None:
+        """Control of a socket of the operating system never goes away."""
+
     if TYPE_CHECKING:
 
         def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
             """WSPDuplicateSocket: 628 bytes that the process ``process_id`` can make a socket of, once."""
+
+        def accept(self) -> tuple["AnySocket", Any]: ...
 
 
 class SystemSocket(AnySocket):
