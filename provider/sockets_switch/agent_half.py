@@ -291,6 +291,7 @@ class AgentHalf:
                 self.core.touch(socket)  # flushing made news
                 if not self._transfers.on_session_event(socket, event, now):
                     self._connections.on_session_event(socket, event, now)
+        self._transfers.on_settled(socket, now)
         self._connections.settle_end(socket, now)
 
     def _on_registry_event(self, event: object, now: Instant) -> None:

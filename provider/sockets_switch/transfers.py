@@ -7,6 +7,7 @@ transfer goes through these stages (SAN steps in brackets):
 revoking  [5]         the source's data channel is cut off; what it got accepted goes to the session, what it has
                       not read goes back to the front of the session's receive buffer
 suspending [5]        mode ``suspend`` only: SuspComm is out, the peer drains and answers SuspCommAck
+draining  [5]         what the provider still sends comes to its end; the session says nothing more
 ticketed  [5..8]      the provider gave its connection up, the ticket is out; no process may use the socket
 resumed   [8]         the target redeemed: commit, receives posted again, Resume to a suspended peer
 ====================  ===========================================================================================
@@ -33,6 +34,9 @@ from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, Sock
 from provider.sockets_switch.switch_core import SwitchCore
 
 MODES = ("suspend", "local")
+WAITING = ("suspending", "draining")
+"""Stages that wait for the peer."""
+BEFORE_THE_TICKET = ("revoking", *WAITING)
 STILL_OUT = "the peer has not answered an earlier hand-over that was given up; try again"
 WITHOUT_PEER = (SocketPhase.CREATED, SocketPhase.BOUND, SocketPhase.LISTENING)
 """Phases in which there is no stream and nobody to hold still: any mode does, and control is all that moves."""
@@ -126,6 +130,18 @@ class Transfers:
             session.suspend(transfer.epoch, core.config.suspend_deadline // MILLISECOND, now)
             core.touch(transfer.socket)
         else:
+            self._drain(transfer, now)
+
+    def _drain(self, transfer: Transfer, now: Instant) -> None:
+        """The provider is asked to duplicate when none of its sends is under way (statement 88)."""
+        assert transfer.socket.pump is not None
+        transfer.stage, transfer.socket.pump.held = "draining", True
+        self.on_settled(transfer.socket, now)
+
+    def on_settled(self, socket: SharedSocket, now: Instant) -> None:
+        """Something has happened to the socket; a send may have ended."""
+        transfer = self._by_socket.get(socket.number)
+        if transfer is not None and transfer.stage == "draining" and socket.pump and not socket.pump.sends_under_way:
             self._issue_ticket(transfer, now)
 
     def _issue_ticket(self, transfer: Transfer, now: Instant) -> None:
@@ -190,7 +206,7 @@ class Transfers:
         """Let the stream go on under ``descriptor``."""
         core, socket = self._core, transfer.socket
         session, pump = socket.session, socket.pump
-        self._by_socket.pop(socket.number, None)
+        self._end(socket)
         descriptor.has_channel = session is not None and not socket.ended
         if session is None or pump is None:
             core.report("handoff.resume", socket=socket.number, epoch=epoch)
@@ -208,11 +224,11 @@ class Transfers:
     def on_session_event(self, socket: SharedSocket, event: object, now: Instant) -> bool:
         """Session events that decide a transfer; true if the event was one."""
         transfer = self._by_socket.get(socket.number)
-        if transfer is None or transfer.stage != "suspending":
+        if transfer is None or transfer.stage not in ("suspending", "draining"):
             return isinstance(event, Suspended | SuspensionLost)
         if isinstance(event, Suspended):
             self._core.report("handoff.suspended", socket=socket.number, epoch=transfer.epoch)
-            self._issue_ticket(transfer, now)
+            self._drain(transfer, now)
             return True
         if isinstance(event, SuspensionLost):
             text = "the peer began to hand the connection over at the same time and its initiator wins; try again"
@@ -225,18 +241,21 @@ class Transfers:
     def on_lost(self, socket: SharedSocket, now: Instant) -> None:
         """The connection went away under a transfer."""
         transfer = self._by_socket.get(socket.number)
-        if transfer is not None and transfer.stage in ("revoking", "suspending"):
+        if transfer is not None and transfer.stage in BEFORE_THE_TICKET:
             self._fail(transfer, WsaErrno.WSAENETDOWN, "the peer is gone", now)
 
     def handle_timeout(self, now: Instant) -> None:
         """Give up on peers that do not answer a suspension."""
         for transfer in list(self._by_socket.values()):
-            if transfer.stage == "suspending" and now >= transfer.deadline:
-                self._fail(transfer, WsaErrno.WSAENETDOWN, "the peer did not answer the suspension in time", now)
+            if transfer.stage in WAITING and now >= transfer.deadline:
+                text = "the peer did not answer the suspension in time"
+                if transfer.stage == "draining":
+                    text = "what was sent has not reached the peer in time"
+                self._fail(transfer, WsaErrno.WSAENETDOWN, text, now)
 
     def poll_timeout(self) -> Instant | None:
-        """The earliest deadline of a suspension."""
-        return min((t.deadline for t in self._by_socket.values() if t.stage == "suspending"), default=None)
+        """The earliest deadline of a peer's."""
+        return min((t.deadline for t in self._by_socket.values() if t.stage in WAITING), default=None)
 
     def _fail(self, transfer: Transfer, error: WsaErrno, text: str, now: Instant) -> None:
         """WSPDuplicateSocket fails; the registry gives the socket back (``ControlReturned`` follows)."""
@@ -253,8 +272,8 @@ class Transfers:
     ) -> None:
         """RETURN: the source's descriptor controls the socket again, with a fresh channel."""
         core = self._core
-        transfer = self._by_socket.pop(socket.number, None)
-        if transfer is not None and transfer.stage in ("revoking", "suspending"):
+        transfer = self._end(socket)
+        if transfer is not None and transfer.stage in BEFORE_THE_TICKET:
             text = "the target process ended"
             core.emit(events.DuplicateFailed(transfer.operation, WsaErrno.WSAEINVAL, text))
         if descriptor is None or descriptor.closing or descriptor.exited:
@@ -274,7 +293,7 @@ class Transfers:
     def on_aborted(self, socket: SharedSocket, now: Instant) -> None:
         """ABORT: nobody can have the socket; the peer must see a reset."""
         core = self._core
-        transfer = self._by_socket.pop(socket.number, None)
+        transfer = self._end(socket)
         pump = socket.pump
         if pump is not None and not pump.attached and transfer is not None and transfer.template is not None:
             transfer.source.owner.provider.discard(transfer.template, now)
@@ -309,6 +328,11 @@ class Transfers:
             self._connections.listeners.move(descriptor, now)
         except WsaError as error:
             self._core.report("handoff.listener_lost", socket=descriptor.socket.number, error=error.name)
+
+    def _end(self, socket: SharedSocket) -> Transfer | None:
+        if socket.pump is not None:
+            socket.pump.held = False
+        return self._by_socket.pop(socket.number, None)
 
     def in_transfer(self, socket: SharedSocket) -> bool:
         """Whether no process may use the socket now because it is being handed over."""
