@@ -292,8 +292,11 @@ class SanServiceProvider:
     # -------------------------------------------------------- events and options
 
     def event_select(self, s: SocketDescriptor, events: NetworkEvent, now: Instant) -> None:
-        """WSPEventSelect: a later call replaces an earlier one."""
-        self._socket(s).selected = events
+        """WSPEventSelect: a later call replaces an earlier one. WSAEINVAL for events that are not a provider's."""
+        san = self._socket(s)
+        if events & ~(NetworkEvent.FD_ACCEPT | NetworkEvent.FD_CONNECT):
+            raise WsaError(WsaErrno.WSAEINVAL, "a SAN provider tells of FD_ACCEPT and FD_CONNECT alone")
+        san.selected = events
 
     def enum_network_events(self, s: SocketDescriptor, now: Instant) -> NetworkEvents:
         """WSPEnumNetworkEvents: copies, clears and resets at once."""

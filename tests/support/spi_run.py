@@ -99,8 +99,10 @@ class SpiRun:
         return self.call(SENDER, "accept", self.listener.s), source
 
     def write(self, process, descriptor, data):
-        """All of ``data``, however long it takes."""
+        """All of ``data``; AssertionError if that is not taken within 20 s."""
+        deadline = self.world.now + 20 * SECOND
         while data:
+            assert self.world.now < deadline, f"{len(data)} bytes are left"
             space = self.half(process).send_space(descriptor.s)
             self.act(process, "send", descriptor.s, data[:space])
             data = data[space:]
@@ -123,7 +125,10 @@ class SpiRun:
         """WSPDuplicateSocket; the 628 bytes."""
         self.run.seen.clear()
         self.call(process, "duplicate", descriptor.s, target, mode)
-        return self.run.wait(events.DuplicateDone).info
+        found = lambda: [e for n, e in self.run.seen if n == node and isinstance(e, events.DuplicateDone)]  # noqa: E731
+        node = self.node(process)
+        assert self.world.run_while(lambda: not found(), self.world.now + 20 * SECOND), "no DuplicateDone"
+        return found()[0].info
 
     def hand_over(self, process, descriptor, target, mode="suspend"):
         """WSPDuplicateSocket and the WSPSocket that redeems; the target's descriptor."""
