@@ -294,7 +294,7 @@ class SanServiceProvider:
     def event_select(self, s: SocketDescriptor, events: NetworkEvent, now: Instant) -> None:
         """WSPEventSelect: a later call replaces an earlier one. WSAEINVAL for events that are not a provider's."""
         san = self._socket(s)
-        if events & ~(NetworkEvent.FD_ACCEPT | NetworkEvent.FD_CONNECT):
+        if int(events) & ~int(NetworkEvent.FD_ACCEPT | NetworkEvent.FD_CONNECT):
             raise WsaError(WsaErrno.WSAEINVAL, "a SAN provider tells of FD_ACCEPT and FD_CONNECT alone")
         san.selected = events
 
