@@ -33,7 +33,7 @@ from fabric.live.zmq_channel import Endpoints, NodeChannels, ipc_address
 from fabric.topology.spec import Topology
 from nodes.control.capture import CaptureOperation
 from nodes.control.links import LinkOperations
-from nodes.control.server import ControlServer
+from nodes.control.server import ControlServer, Operation
 from nodes.lab import leftovers
 from nodes.output_file import OutputFile
 
@@ -142,8 +142,9 @@ class NodeDaemon:
         arguments: argparse.Namespace,
         services: list[Callable[[trio.Nursery], Awaitable[None]]],
         describe: Callable[[], dict[str, Any]],
+        operations: dict[str, Operation] | None = None,
     ) -> None:
-        """Serve until told to end."""
+        """Serve until told to end; ``operations`` are answered on the control socket beside the usual ones."""
         # The receiver outlives the nursery: a second signal must not cut the orderly end short.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             try:
@@ -152,7 +153,7 @@ class NodeDaemon:
                         await service(nursery)
                     if self.config.capture is not None:
                         self._start_capture(nursery, self.config.capture)
-                    await nursery.start(self._control(describe).serve)
+                    await nursery.start(self._control(describe, operations or {}).serve)
                     nursery.start_soon(self.driver.run)
                     nursery.start_soon(self._end_on_signal, signals, nursery.cancel_scope)
                     if arguments.lifeline_fd is not None:
@@ -183,7 +184,7 @@ class NodeDaemon:
 
     # ---------------------------------------------------------------- private
 
-    def _control(self, describe: Callable[[], dict[str, Any]]) -> ControlServer:
+    def _control(self, describe: Callable[[], dict[str, Any]], more: dict[str, Operation]) -> ControlServer:
         node, plan = self.config.node, self.plan
         links = {str(link.name) for link in [*plan.links_from(node), *plan.links_to(node)]}
         operations = LinkOperations(self.driver, self.journal, node)
@@ -195,6 +196,7 @@ class NodeDaemon:
                 "flush": lambda _: self._flush(),
                 "links": operations.list_all,
                 "link": operations.change,
+                **more,
             },
             {"capture": CaptureOperation(self.driver.taps, links)},
         )

@@ -10,6 +10,7 @@ import trio
 from fabric.assembly import ip_bytes, mac_of
 from fabric.units import SECOND, Instant
 from nodes.agent.applications import ApplicationServer
+from nodes.control.server import Operation
 from nodes.daemon import NodeConfig, NodeDaemon, parse_arguments
 from provider.san_provider.config import ProxyConfig
 from provider.stack import HostConfig, HostStack
@@ -56,7 +57,8 @@ def main() -> int:
         async def serve(nursery: trio.Nursery) -> None:
             await nursery.start(applications.serve)
 
-        await daemon.run(arguments, [serve], lambda: describe(config, stack))
+        more: dict[str, Operation] = {"fault-points": applications.faults.operation}
+        await daemon.run(arguments, [serve], lambda: describe(config, stack), more)
 
     trio.run(run)
     return 0

@@ -20,9 +20,11 @@ from fabric.ids import ProcessInstance, SocketHandle
 from fabric.journal import Journal
 from fabric.units import Instant
 from nodes.agent.channels import Channels
+from nodes.agent.fault_actions import Dropped, FaultActions, Reply
 from nodes.agent.processes import NoSuchProcess, Peer, identify, open_process
 from provider import ipc
 from provider.errors import WsaErrno, WsaError
+from provider.handoff.fault_points import STEPS
 from provider.handoff.registry import TICKETS_MAX
 from provider.handoff.tickets import ticket_number
 from provider.sockets_switch import events
@@ -43,10 +45,6 @@ class Driver(Protocol):
     def command(self, function: Callable[[Instant], T]) -> T: ...
 
 
-Reply = tuple[dict[str, Any], list[int]]
-"""A result and the file descriptors that go with it."""
-
-
 class ApplicationServer:
     """See the module text."""
 
@@ -62,6 +60,7 @@ class ApplicationServer:
         self._clock = clock
         self.channels = Channels(stack, driver)
         self._watched: dict[ProcessInstance, int] = {}
+        self.faults = FaultActions(stack.core.faults, self._watched)
         self._connections: dict[ProcessInstance, int] = {}
         self._going_back: dict[int, None] = {}
         """Numbers of tickets that lead back to a former owner: redeeming one is step 14, not 8."""
@@ -157,6 +156,8 @@ class ApplicationServer:
                 reply: dict[str, Any] = {"id": number, "result": result}
             except WsaError as error:
                 reply = {"id": number, "error": {"wsa": int(error.wsa), "text": error.text}}
+            except Dropped:
+                continue
             except ipc.BadPacket as error:
                 self.refused += 1
                 reply = {"id": number, "error": {"wsa": int(WsaErrno.WSAEINVAL), "text": str(error)}}
@@ -209,16 +210,17 @@ class ApplicationServer:
             "default_mode": config.default_mode,
         }, []
 
-    def _socket(self, peer: Peer, request: dict[str, Any]) -> Reply:
+    def _socket(self, peer: Peer, request: dict[str, Any]) -> Awaitable[Reply] | Reply:
         if "info" in request:
-            return self._redeem(peer, ipc.from_text(request["info"]))
+            info = ipc.from_text(request["info"])
+            step = 14 if ticket_number(info) in self._going_back else 8
+            return self.faults.carry_out(f"handoff.san.{step}", peer.process, partial(self._redeem, peer, info, step))
         family, kind = ipc.member(request, "af", int), ipc.member(request, "type", int)
         protocol = ipc.member(request, "protocol", int, 0)
         descriptor = self._command(lambda now: self._half.socket(peer.process, family, kind, protocol, now))
         return {"s": descriptor.s}, [self.channels.create(descriptor.s)]
 
-    def _redeem(self, peer: Peer, info: bytes) -> Reply:
-        step = 14 if ticket_number(info) in self._going_back else 8
+    async def _redeem(self, peer: Peer, info: bytes, step: int) -> Reply:
         self._record(f"handoff.san.{step}.before", peer, {})
         descriptor = self._command(lambda now: self._half.redeem(peer.process, info, now))
         fd = self.channels.create(descriptor.s)
@@ -260,7 +262,13 @@ class ApplicationServer:
         self.channels.discard(s)
         return {}, []
 
-    async def _duplicate(self, peer: Peer, request: dict[str, Any]) -> Reply:
+    def _duplicate(self, peer: Peer, request: dict[str, Any]) -> Awaitable[Reply]:
+        step = 10 if ipc.member(request, "back", bool, False) else 5
+        return self.faults.carry_out(
+            f"handoff.san.{step}", peer.process, partial(self._duplicate_now, peer, request, step)
+        )
+
+    async def _duplicate_now(self, peer: Peer, request: dict[str, Any], step: int) -> Reply:
         s, pid = self._s(request), ipc.member(request, "pid", int)
         if self.channels.is_detached(s):
             raise WsaError(WsaErrno.WSAEINVAL, "a descriptor that was detached cannot be handed over")
@@ -271,7 +279,6 @@ class ApplicationServer:
             self._half.core.descriptor(peer.process, s)  # WSAENOTSOCK comes first
             raise WsaError(WsaErrno.WSAEINVAL, str(error)) from None
         self._watch_process(target, pidfd)  # its death before the commit gives the socket back at once
-        step = 10 if ipc.member(request, "back", bool, False) else 5
         self._record(f"handoff.san.{step}.before", peer, {"target": pid})
         waiting: tuple[trio.Event, list[events.SwitchEvent]] = (trio.Event(), [])
 
@@ -324,13 +331,15 @@ class ApplicationServer:
         self.channels.detach(descriptor.s, partial(self._close, peer, request))
         return {}, []
 
-    def _mark(self, peer: Peer, request: dict[str, Any]) -> Reply:
+    async def _mark(self, peer: Peer, request: dict[str, Any]) -> Reply:
         scenario = ipc.member(request, "scenario", str)
         step, moment = ipc.member(request, "step", int), ipc.member(request, "moment", str)
         if scenario not in ("san", "generic") or not 1 <= step <= 17 or moment not in ("before", "after"):
             raise ipc.BadPacket("a mark names scenario san or generic, step 1..17, moment before or after")
+        if step > STEPS[scenario]:
+            raise ipc.BadPacket(f"the scenario {scenario} has {STEPS[scenario]} steps")
         self._record(f"handoff.{scenario}.{step}.{moment}", peer, {})
-        return {}, []
+        return {"copies": await self.faults.reach(f"handoff.{scenario}.{step}.{moment}", peer.process)}, []
 
     # ------------------------------------------------------------------------ helpers
 

@@ -23,7 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="generic_source", description=__doc__)
     parser.add_argument("address", help="HOST:PORT of the file sender")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--mode", choices=["suspend", "local"], default=None)
+    parser.add_argument("--mode", choices=["suspend", "local", "rehome"], default=None)
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for every wait")
     options = parser.parse_args()
     host, _, port = options.address.rpartition(":")
@@ -34,14 +34,14 @@ def main() -> int:
         connection = socket.create_connection((host, int(port)), timeout=options.timeout)
     size = int.from_bytes(read_exactly(connection, 8), "big")
     copy(connection, options.out, 0, size // 2)
-    with step(ROLE, 2, SCENARIO):
-        worker.send(ask="process id")
+    with step(ROLE, 2, SCENARIO) as copies:
+        worker.send(copies, ask="process id")
     with step(ROLE, 4, SCENARIO):
-        pid = int(worker.receive()["pid"])
+        pid = int(worker.receive("pid")["pid"])
     with step(ROLE, 5, SCENARIO):
         info = connection.share(pid, options.mode)
-    with step(ROLE, 6, SCENARIO):
-        worker.send(info=base64.b64encode(info).decode(), offset=size // 2, count=size - size // 2)
+    with step(ROLE, 6, SCENARIO) as copies:
+        worker.send(copies, info=base64.b64encode(info).decode(), offset=size // 2, count=size - size // 2)
     with step(ROLE, 10, SCENARIO):
         connection.close()
     status = worker.finish(options.timeout)

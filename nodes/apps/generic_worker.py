@@ -20,11 +20,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--timeout", type=float, default=120.0)
     options = parser.parse_args()
-    with step(ROLE, 3, SCENARIO):
-        receive()
-        send(pid=os.getpid())
+    with step(ROLE, 3, SCENARIO) as copies:
+        receive("ask")
+        send(copies, pid=os.getpid())
     with step(ROLE, 7, SCENARIO):
-        message = receive()
+        message = receive("info")
     with step(ROLE, 8, SCENARIO):
         connection = socket.fromshare(base64.b64decode(message["info"]))
         connection.settimeout(options.timeout)

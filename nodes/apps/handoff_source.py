@@ -71,21 +71,24 @@ class Worker:
             text=True,
         )
 
-    def send(self, **message: Any) -> None:
-        """One message to the worker."""
+    def send(self, copies: int = 1, **message: Any) -> None:
+        """One message to the worker; a fault plan may have it lost or repeated."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
+        self._process.stdin.write((json.dumps(message) + "\n") * copies)
         self._process.stdin.flush()
 
-    def receive(self) -> dict[str, Any]:
-        """The worker's next message; its reports are passed on to our own output."""
+    def receive(self, key: str) -> dict[str, Any]:
+        """The worker's next message that has ``key``, others are repetitions; its reports are passed on to our own
+        output.
+        """
         assert self._process.stdout is not None
         for line in self._process.stdout:
             message: dict[str, Any] = json.loads(line)
-            if "event" not in message:
+            if "event" in message:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+            elif key in message:
                 return message
-            sys.stdout.write(line)
-            sys.stdout.flush()
         raise EOFError("the worker ended")
 
     def finish(self, timeout: float) -> int:
@@ -93,7 +96,7 @@ class Worker:
         assert self._process.stdin is not None
         self._process.stdin.close()
         with contextlib.suppress(EOFError):
-            self.receive()
+            self.receive("end")
         try:
             return self._process.wait(timeout)
         finally:
@@ -106,7 +109,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="handoff_source", description=__doc__)
     parser.add_argument("address", help="HOST:PORT of the file sender")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--mode", choices=["suspend", "local"], default=None)
+    parser.add_argument("--mode", choices=["suspend", "local", "rehome"], default=None)
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for every wait")
     parser.add_argument(
         "--patience", type=float, default=0.0, help="seconds to wait for a sender that does not listen yet"
@@ -121,16 +124,16 @@ def main() -> int:
     size = int.from_bytes(read_exactly(original, 8), "big")
     first, middle = size // 3, size // 3
     copy(original, options.out, 0, first)
-    with step(ROLE, 2):
-        worker.send(ask="process id")
+    with step(ROLE, 2) as copies:
+        worker.send(copies, ask="process id")
     with step(ROLE, 4):
-        pid = int(worker.receive()["pid"])
+        pid = int(worker.receive("pid")["pid"])
     with step(ROLE, 5):
         info = original.share(pid, options.mode)
-    with step(ROLE, 6):
-        worker.send(info=base64.b64encode(info).decode(), offset=first, count=middle)
+    with step(ROLE, 6) as copies:
+        worker.send(copies, info=base64.b64encode(info).decode(), offset=first, count=middle)
     with step(ROLE, 13):
-        info = base64.b64decode(worker.receive()["info"])
+        info = base64.b64decode(worker.receive("info")["info"])
     with step(ROLE, 14):
         connection = socket.fromshare(info)
         connection.settimeout(options.timeout)

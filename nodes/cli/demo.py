@@ -27,7 +27,7 @@ TIMEOUT = 110
 
 @click.command()
 @click.option("--engine", type=click.Choice(ENGINES), default="process", show_default=True)
-@click.option("--mode", type=click.Choice(["suspend", "local"]), default="suspend", show_default=True)
+@click.option("--mode", type=click.Choice(["suspend", "local", "rehome"]), default="suspend", show_default=True)
 @click.option("--file", "source", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Send this file.")
 @click.option("--loss", help="Loss of every link in each direction, for example 2%.")
 @click.option("--latency", help="One-way latency of every link, for example 5ms.")

@@ -20,7 +20,7 @@ from nodes.lab.topology_files import find_topology
 @click.command()
 @click.argument("topology")
 @click.option("--to", "target", type=click.Choice(["compose", "swarm"]), default="compose", show_default=True)
-@click.option("--mode", type=click.Choice(["suspend", "local"]), default="suspend", show_default=True)
+@click.option("--mode", type=click.Choice(["suspend", "local", "rehome"]), default="suspend", show_default=True)
 @click.option("--seed", type=int, help="Seed of the links' draws; the topology's unless given.")
 @click.option("--capture", is_flag=True, help="Every node records what enters its links.")
 @click.option("--build-context", metavar="PATH", help="Let compose build the image from Sanloom's sources there.")

@@ -31,7 +31,7 @@ from nodes.lab.topology_files import find_topology
 )
 @click.option("--name", help="Name of the lab; the topology's name unless given.")
 @click.option("--seed", type=int, help="Seed of the links' draws; the topology's unless given.")
-@click.option("--mode", type=click.Choice(["suspend", "local"]), default="suspend", show_default=True)
+@click.option("--mode", type=click.Choice(["suspend", "local", "rehome"]), default="suspend", show_default=True)
 @click.option("--capture/--no-capture", default=False, help="Record every link from the first frame on.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True)
 @place_option

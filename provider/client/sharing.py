@@ -18,8 +18,9 @@ class Shareable:
     def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
         """WSPDuplicateSocket: hand the connection to the process ``process_id``; returns the 628 bytes to send it.
 
-        ``mode`` is ``"suspend"`` or ``"local"``, by default the host's. ``back`` marks the return trip (step 10) in the
-        journal. Raises one of WSAENETDOWN, WSAEINVAL, WSAEMFILE, WSAENOBUFS, WSAENOTSOCK; the socket stays usable then.
+        ``mode`` is ``"suspend"``, ``"local"`` or ``"rehome"``, by default the host's. ``back`` marks the return trip
+        (step 10) in the journal. Raises one of WSAENETDOWN, WSAEINVAL, WSAEMFILE, WSAENOBUFS, WSAENOTSOCK; the socket
+        stays usable then.
         """
         for reader in list(self._readers):
             if not reader.closed and _has_read_ahead(reader):

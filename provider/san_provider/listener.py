@@ -1,4 +1,4 @@
-"""Ports that accept connections, and the requests that wait at them."""
+"""Services that accept connections, and the requests that wait at them."""
 
 from collections import deque
 from collections.abc import Callable
@@ -22,9 +22,9 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class Listener:
-    """A port that accepts connection requests."""
+    """A service that accepts connection requests: a port's, or one that a SuspComm named."""
 
-    port: int
+    service_id: int
     backlog: int
     on_request: Callable[[Instant], None]
     requests: deque[Request] = field(default_factory=deque)

@@ -39,7 +39,7 @@ from fabric.rc.queue_pair import CommunicationEstablished, Completion, FatalErro
 from fabric.rc.work import CompletionStatus, ReceiveWorkRequest, SendWorkRequest, WorkCompletion
 from fabric.rng import Stream
 from fabric.units import Instant
-from fabric.wire.cm import RejectReason, sdp_service_id
+from fabric.wire.cm import RejectReason
 from provider.errors import WsaErrno, WsaError
 from provider.san_provider.causes import errno_of, errno_of_reject
 from provider.san_provider.config import ProxyConfig
@@ -78,20 +78,19 @@ class ProxyDriver:
 
     # ------------------------------------------------------------- commands
 
-    def listen(self, port: int, backlog: int, on_request: Callable[[Instant], None]) -> Listener:
-        """Take connection requests for ``port``; ``backlog`` bounds those that wait. WSAEADDRINUSE if it is taken."""
-        if port in self._listeners:
-            raise WsaError(WsaErrno.WSAEADDRINUSE, f"port {port} already has a listener")
-        listener = Listener(port, backlog, on_request)
-        self._listeners[port] = listener
-        self.manager.listen(sdp_service_id(port))
+    def listen(self, service_id: int, backlog: int, on_request: Callable[[Instant], None]) -> Listener:
+        """Take connection requests for a service; ``backlog`` bounds those that wait. WSAEADDRINUSE if it is taken."""
+        if service_id in self._listeners:
+            raise WsaError(WsaErrno.WSAEADDRINUSE, f"service {service_id:#x} already has a listener")
+        listener = self._listeners[service_id] = Listener(service_id, backlog, on_request)
+        self.manager.listen(service_id)
         return listener
 
     def unlisten(self, listener: Listener, now: Instant) -> None:
         """Stop listening; requests that still wait are refused."""
-        if self._listeners.pop(listener.port, None) is None:
+        if self._listeners.pop(listener.service_id, None) is None:
             return
-        self.manager.unlisten(sdp_service_id(listener.port))
+        self.manager.unlisten(listener.service_id)
         while listener.requests:
             self.refuse(listener.requests.popleft(), now)
         self._drain(now)
@@ -111,7 +110,9 @@ class ProxyDriver:
         self._replies.append(endpoint)
         return endpoint
 
-    def connect(self, remote_ip: bytes, port: int, owner: EndpointOwner, caller_data: bytes, now: Instant) -> Endpoint:
+    def connect(
+        self, remote_ip: bytes, service_id: int, owner: EndpointOwner, caller_data: bytes, now: Instant
+    ) -> Endpoint:
         """Begin a connection; the owner hears ``on_connected`` or ``on_connect_failed``.
 
         Raises WSAEHOSTUNREACH for an address that is not on this fabric.
@@ -121,7 +122,7 @@ class ProxyDriver:
         endpoint = self._new_endpoint(remote_ip, owner, EndpointState.CONNECTING)
         endpoint.comm_id = self.manager.connect(
             remote_ip,
-            sdp_service_id(port),
+            service_id,
             local_qpn=endpoint.queue_pair.qpn,
             starting_psn=endpoint.expected_psn,
             path_mtu=self.config.path_mtu,
@@ -348,7 +349,7 @@ class ProxyDriver:
             request.starting_psn,
             event.path_mtu,
         )
-        listener = self._listeners.get(event.service_id & 0xFFFF)
+        listener = self._listeners.get(event.service_id)
         if listener is None or len(listener.requests) >= listener.backlog:
             self.refuse(waiting, now)
             return

@@ -12,6 +12,7 @@ from itertools import count
 
 from fabric.ids import ProcessInstance, SocketDescriptor, SocketHandle
 from fabric.units import Instant
+from fabric.wire.cm import sdp_service_id
 from provider import constants as c
 from provider.catalog import SAN_ENTRY
 from provider.errors import WsaErrno, WsaError
@@ -20,6 +21,7 @@ from provider.san_provider.endpoint import Endpoint
 from provider.san_provider.listener import Listener
 from provider.san_provider.parking import Parked, ParkingTable
 from provider.san_provider.proxy_driver import ProxyDriver
+from provider.san_provider.remaking import RemakingProvider
 from provider.spi import (
     Address,
     CallerId,
@@ -66,6 +68,12 @@ class SanSocket:
     selected: NetworkEvent = _NO_EVENTS
     recorded: dict[NetworkEvent, int] = field(default_factory=dict)
     callee_data: bytes = b""
+    expected: Listener | None = None
+    """Where the peer is going to make the connection anew."""
+
+    def connect_again(self) -> None:
+        """Its connection is being made anew."""
+        self.state = SocketState.CONNECTING
 
     def on_connected(self, callee_data: bytes, now: Instant) -> None:
         """The proxy driver: the connection is up."""
@@ -88,8 +96,11 @@ class SanSocket:
 
     def on_connection_lost(self, error: WsaErrno, now: Instant) -> None:
         """The proxy driver: the connection is gone; receives fail, the descriptor stays until it is closed."""
-        self.state = SocketState.DISCONNECTED
         endpoint = self.endpoint
+        if self.expected is not None and endpoint is not None:
+            self.provider.take_back(endpoint, now)  # the peer makes it anew; nothing is lost yet
+            return
+        self.state = SocketState.DISCONNECTED
         if endpoint is None:
             return
         failed = list(endpoint.waiting) or [Overlapped()]  # at least one completion, so that the loss is heard
@@ -104,7 +115,7 @@ class SanSocket:
             self.provider.upcalls.signal_event(self.handle)
 
 
-class SanServiceProvider:
+class SanServiceProvider(RemakingProvider):
     """One instance of the SAN provider (:class:`provider.spi.ServiceProvider`)."""
 
     def __init__(self, process: ProcessInstance, proxy: ProxyDriver, parking: ParkingTable) -> None:
@@ -171,6 +182,7 @@ class SanServiceProvider:
         san = self._socket(s)
         if san.listener is not None:
             self._proxy.unlisten(san.listener, now)
+        self.stop_expecting(s, now)
         endpoint = san.endpoint
         if endpoint is not None and san.state is not SocketState.DUPLICATED:
             pending = [*endpoint.sends, *endpoint.waiting]
@@ -229,7 +241,8 @@ class SanServiceProvider:
             raise WsaError(WsaErrno.WSAEISCONN, "the socket is connected")
         if san.state is not SocketState.BOUND or san.local is None:
             raise WsaError(WsaErrno.WSAEINVAL, "the socket is not bound")
-        san.listener = self._proxy.listen(san.local[1], backlog, lambda _now: san.record(NetworkEvent.FD_ACCEPT, 0))
+        service_id = sdp_service_id(san.local[1])
+        san.listener = self._proxy.listen(service_id, backlog, lambda _now: san.record(NetworkEvent.FD_ACCEPT, 0))
         san.state = SocketState.LISTENING
 
     def accept(self, s: SocketDescriptor, condition: Condition, now: Instant) -> tuple[SocketDescriptor, Address]:
@@ -269,7 +282,7 @@ class SanServiceProvider:
             raise WsaError(WsaErrno.WSAEINVAL, "the socket is not bound")
         san.remote = name
         ip = bytes(int(part) for part in name[0].split("."))
-        san.endpoint = self._proxy.connect(ip, name[1], san, caller_data, now)
+        san.endpoint = self._proxy.connect(ip, sdp_service_id(name[1]), san, caller_data, now)
         san.state = SocketState.CONNECTING
         raise WsaError(WsaErrno.WSAEWOULDBLOCK, "the connection is being set up")
 

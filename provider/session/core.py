@@ -61,8 +61,17 @@ class SessionConfig:
 class SessionCore:
     """One end of a connection. ``local`` and ``remote`` are ``(ip, port)``."""
 
-    def __init__(self, role: Role, config: SessionConfig, local: tuple[str, int], remote: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        role: Role,
+        config: SessionConfig,
+        local: tuple[str, int],
+        remote: tuple[str, int],
+        connection_id: int = 0,
+    ) -> None:
         self.role, self.config, self.local, self.remote = role, config, local, remote
+        self.connection_id = connection_id
+        """64 bits that the initiator chose; 0 with an initiator that knows no extension."""
         self._stream = StreamState.OPENING
         self._credits = Credits(config.receive_buffers)
         self._suspension = Suspension(role, self._credits)
@@ -120,9 +129,7 @@ class SessionCore:
 
     @property
     def is_suspension_given_up(self) -> bool:
-        """An earlier suspension was given up before its answer, which is still to come; ``suspend`` must wait for
-        it.
-        """
+        """An earlier suspension was given up before its answer, which is still to come and must be waited for."""
         return self._suspension.is_given_up and not self.is_closed
 
     @property
@@ -134,10 +141,12 @@ class SessionCore:
 
     def hello(self, now: Instant) -> bytes:
         """The initiator's private data of the connection request. The first receives must be ``posted`` before."""
+        return self._hello(Extension(connection_id=self.connection_id))
+
+    def _hello(self, extension: Extension) -> bytes:
         source, destination = ip_address(self.local[0]).packed, ip_address(self.remote[0]).packed
-        bufs, size = self._credits.outstanding, self.config.receive_size
-        self._credits.told = bufs
-        return encode_hello(Hello(bufs, size, self.local[1], source, destination, Extension()))
+        bufs = self._credits.told = self._credits.outstanding
+        return encode_hello(Hello(bufs, self.config.receive_size, self.local[1], source, destination, extension))
 
     def handle_hello(self, private: bytes, now: Instant) -> bool:
         """The acceptor's side of it; false if this is no Hello (reject the request then)."""
@@ -146,14 +155,18 @@ class SessionCore:
         except MalformedFrame:
             return False
         self.remote = (self.remote[0], hello.port)
+        self.connection_id = hello.extension.connection_id if hello.extension is not None else 0
         return self._open(hello.bufs, hello.receive_size, hello.extension)
 
     def hello_ack(self, now: Instant) -> bytes:
         """The acceptor's private data of the reply; the session is established with it."""
         self._stream = next_stream(self._stream, StreamEvent.ESTABLISHED, self.role)
         self._events.append(Established())
+        return self._hello_ack(Extension(connection_id=self.connection_id))
+
+    def _hello_ack(self, extension: Extension) -> bytes:
         bufs = self._credits.told = self._credits.outstanding
-        return encode_hello_ack(HelloAck(bufs, self.config.receive_size, Extension()))
+        return encode_hello_ack(HelloAck(bufs, self.config.receive_size, extension))
 
     def handle_hello_ack(self, private: bytes, now: Instant) -> bool:
         """The initiator's end of the opening; false if this is no HelloAck."""
@@ -170,7 +183,11 @@ class SessionCore:
         return True
 
     def _open(self, bufs: int, receive_size: int, extension: Extension | None) -> bool:
-        if self._stream is not StreamState.OPENING or receive_size <= BSDH_SIZE or bufs < 2:
+        return self._stream is StreamState.OPENING and self._reach(bufs, receive_size, extension)
+
+    def _reach(self, bufs: int, receive_size: int, extension: Extension | None) -> bool:
+        """What the peer's Hello or HelloAck says of its receives; false if nobody could talk through them."""
+        if receive_size <= BSDH_SIZE or bufs < 2:
             return False
         self._payload_limit = min(receive_size, self.config.receive_size) - BSDH_SIZE
         self._peer_extension = extension
@@ -239,22 +256,26 @@ class SessionCore:
 
     # --------------------------------------------------------------- suspension
 
-    def suspend(self, epoch: int, deadline_ms: int, now: Instant) -> None:
+    def suspend(self, epoch: int, deadline_ms: int, now: Instant, *, service_id: int = 0) -> None:
         """Ask the peer to hold still; ``Suspended`` or ``SuspensionLost`` follows.
 
-        IllegalTransition unless running (see ``is_suspension_given_up``); WSAEOPNOTSUPP if the peer did not announce
-        the extension.
+        With a ``service_id`` of 64 bits the connection is going to be made anew at that service of the peer's (the
+        standard's way); without, the peer must have announced the extension, else WSAEOPNOTSUPP. IllegalTransition
+        unless running (see ``is_suspension_given_up``).
         """
         if self._stream is StreamState.CLOSED:
             self._events.append(Suspended(epoch))  # nothing can move any more
             return
-        if not self.supports_suspension:
+        if not service_id and not self.supports_suspension:
             raise WsaError(WsaErrno.WSAEOPNOTSUPP, "the peer does not know how to hold still")
-        self._suspension.suspend(Suspend(0, epoch, deadline_ms), now)
+        self._suspension.suspend(Suspend(service_id, epoch, deadline_ms), now)
 
     def resume(self, epoch: int, now: Instant) -> None:
-        """Go on under ``epoch``. IllegalTransition unless suspended; nothing after the end."""
-        if not self.is_closed:
+        """Go on under ``epoch``. IllegalTransition unless suspended; nothing after the end.
+
+        A peer that knows no Resume is waited for: ``Suspended`` comes, and the connection must be made anew.
+        """
+        if not self.is_closed and self.supports_suspension:
             self._suspension.resume(epoch)
 
     def cancel_suspension(self, epoch: int, now: Instant) -> None:
@@ -270,6 +291,8 @@ class SessionCore:
     def receives_wanted(self) -> int:
         """Receives to post now; messages that the application has not read to their end occupy theirs."""
         if self._stream is StreamState.CLOSED or (self._stream is StreamState.ABORTED and not self._abort_due):
+            return 0
+        if self._suspension.is_remaking:
             return 0
         window = self._credits
         free = self.config.receive_buffers - (window.posted - window.received) - self._incoming.held

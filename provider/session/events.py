@@ -54,10 +54,14 @@ class SuspensionLost:
 
 @dataclass(frozen=True, slots=True)
 class PeerSuspended:
-    """The peer hands its end over; past ``deadline`` the session aborts."""
+    """The peer hands its end over; past ``deadline`` the session aborts.
+
+    With a ``service_id`` it is going to make the connection anew there (``Session.handle_remake``).
+    """
 
     epoch: int
     deadline: Instant
+    service_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,11 @@ class PeerResumed:
     """The peer goes on under this epoch."""
 
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remade:
+    """Our request for a new connection has been answered, and the streams go on."""
 
 
 SessionEvent = (
@@ -78,6 +87,7 @@ SessionEvent = (
     | SuspensionLost
     | PeerSuspended
     | PeerResumed
+    | Remade
 )
 
 

@@ -8,7 +8,7 @@ from fabric.units import Instant
 from fabric.wire.headers import MalformedFrame
 from fabric.wire.sdp import BSDH_SIZE, Mid, decode_header, decode_resume, decode_suspend
 from provider.errors import WsaErrno
-from provider.session.core import SessionConfig, SessionCore
+from provider.session.core import SessionConfig
 from provider.session.events import (
     Aborted,
     Closed,
@@ -17,12 +17,14 @@ from provider.session.events import (
     PeerShutdown,
     PeerSuspended,
     Readable,
+    Remade,
     SessionEvent,
     SessionStatistics,
     Suspended,
     SuspensionLost,
     Writable,
 )
+from provider.session.remaking import RemakingSession
 from provider.session.states import Role, StreamEvent, StreamState, SuspensionState, next_stream
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "PeerShutdown",
     "PeerSuspended",
     "Readable",
+    "Remade",
     "Role",
     "Session",
     "SessionConfig",
@@ -44,7 +47,7 @@ __all__ = [
 ]
 
 
-class Session(SessionCore):
+class Session(RemakingSession):
     """One end of a connection; see :class:`provider.session.core.SessionCore` for its commands."""
 
     def handle_message(self, data: bytes, now: Instant) -> None:
@@ -112,16 +115,16 @@ class Session(SessionCore):
         """SuspComm, SuspCommAck, Resume; false for anything else, or if it breaks the protocol."""
         suspension = self._suspension
         try:
-            if mid == Mid.SUSPEND and suspension.may_hear and self.supports_suspension:
+            if mid == Mid.SUSPEND and suspension.may_hear:
                 wish = decode_suspend(body)
-                if wish.service_id:
-                    return False  # it wants to be connected to anew; our Hello did not offer that
+                if not wish.service_id and not self.supports_suspension:
+                    return False
                 counts, beaten = suspension.on_suspend(wish, now)
                 if beaten is not None:
                     self._events.append(SuspensionLost(beaten))
                 if counts:
                     assert suspension.deadline is not None
-                    self._events.append(PeerSuspended(wish.epoch, suspension.deadline))
+                    self._events.append(PeerSuspended(wish.epoch, suspension.deadline, wish.service_id))
                 return True
             if mid == Mid.SUSPEND_ACK and not body and suspension.answer_may_come:
                 epoch = suspension.on_answer()

@@ -25,6 +25,10 @@ due, wait in the session.
 
 A suspension that is given up before the answer is CANCELLING: SuspComm cannot be unsaid, so Resume follows the answer.
 
+A SuspComm that names a service asks for another end of it: the connection goes down and is made anew at that service
+of the peer's (REMAKING at the end that asked, from its request to the reply). Then the Hellos of the new connection
+name the last messages of the old one instead of Resume. Until the old connection goes down Resume ends this too.
+
 Both ends may say SuspComm at once. The connection's initiator wins: it ignores the other's SuspComm; the other end
 loses its own suspension when the winner's arrives, and answers that. Because messages keep their order, the loser's
 SuspComm always arrives before its answer, so the winner can tell this crossing from everything else: a SuspComm in
@@ -75,6 +79,7 @@ class SuspensionState(Enum):
     CANCELLING = "CANCELLING"
     SUSPENDED = "SUSPENDED"
     PEER_SUSPENDED = "PEER_SUSPENDED"
+    REMAKING = "REMAKING"
 
 
 class SuspensionEvent(Enum):
@@ -86,6 +91,8 @@ class SuspensionEvent(Enum):
     PEER_SUSPENDS = "SuspComm received"
     """... and not ignored: we are running, or we lost the crossing."""
     PEER_RESUMES = "Resume received"
+    REMAKE = "remake"
+    REMADE = "Hello or HelloAck of the new connection received"
 
 
 S, E = StreamState, StreamEvent
@@ -112,6 +119,9 @@ SUSPENSION: Mapping[tuple[SuspensionState, SuspensionEvent], SuspensionState] = 
     (P.SUSPENDED, Q.RESUME): P.RUNNING,
     (P.RUNNING, Q.PEER_SUSPENDS): P.PEER_SUSPENDED,
     (P.PEER_SUSPENDED, Q.PEER_RESUMES): P.RUNNING,
+    (P.SUSPENDED, Q.REMAKE): P.REMAKING,
+    (P.REMAKING, Q.REMADE): P.RUNNING,
+    (P.PEER_SUSPENDED, Q.REMADE): P.RUNNING,
 }
 
 

@@ -9,6 +9,8 @@ from provider.session.states import Role, SuspensionEvent, SuspensionState, next
 
 LONGEST_DEADLINE_MS = 600_000
 """A peer may announce any number of 32 bits; no session waits longer than this."""
+STANDARD_DEADLINE_MS = 10_000
+"""For a SuspComm that names a service, as the standard has it: it announces none."""
 
 _MASK = 0xFFFFFFFF
 
@@ -25,6 +27,8 @@ class Suspension:
         self._epoch = 0  # of the suspension under way, or 0
         self._resume_epoch = 0
         self._peer_epoch = 0  # of the peer's last Resume
+        self.service_id = 0
+        """The service that the SuspComm under way names, ours or the peer's; 0 if the connection stays."""
 
     @property
     def is_ours(self) -> bool:
@@ -42,6 +46,11 @@ class Suspension:
         return self.state is SuspensionState.CANCELLING
 
     @property
+    def is_remaking(self) -> bool:
+        """The connection goes down or is down, and is made anew."""
+        return self.state is SuspensionState.REMAKING or (self.is_peers and self.service_id != 0)
+
+    @property
     def may_speak(self) -> bool:
         """Whether Data, DisConn and updates of credits may go."""
         return self.state is SuspensionState.RUNNING and not self._due
@@ -49,7 +58,7 @@ class Suspension:
     @property
     def may_hear(self) -> bool:
         """Whether the peer may say anything but Resume and AbortConn."""
-        return self.state not in (SuspensionState.SUSPENDED, SuspensionState.PEER_SUSPENDED)
+        return self.state in (SuspensionState.RUNNING, SuspensionState.SUSPENDING, SuspensionState.CANCELLING)
 
     @property
     def answer_may_come(self) -> bool:
@@ -61,7 +70,7 @@ class Suspension:
     def suspend(self, suspend: Suspend, now: Instant) -> None:
         """SuspComm is due; unanswered for twice its deadline the connection ends."""
         self._move(SuspensionEvent.SUSPEND)
-        self._epoch = suspend.epoch
+        self._epoch, self.service_id = suspend.epoch, suspend.service_id
         self._due.append((Mid.SUSPEND, suspend))
         self.deadline = now + 2 * suspend.deadline_ms * MILLISECOND
 
@@ -71,6 +80,24 @@ class Suspension:
         self._move(SuspensionEvent.RESUME)
         if self.state is SuspensionState.RUNNING:
             self._say_resume()
+
+    def remake(self) -> None:
+        """The connection on which the peer holds still goes down; a new one is on its way."""
+        self._move(SuspensionEvent.REMAKE)
+
+    def remade(self, epoch: int, window: Credits) -> bool:
+        """The peer's Hello or HelloAck has come; the numbers of messages begin anew with ``window``.
+
+        False if it goes back to an older epoch.
+        """
+        if self.is_peers:
+            if epoch < self._peer_epoch:
+                return False
+            self._peer_epoch = epoch
+        self._move(SuspensionEvent.REMADE)
+        self._credits, self.deadline, self.service_id = window, None, 0
+        self._due.clear()  # the new connection itself was the answer
+        return True
 
     def drop(self) -> int | None:
         """The stream has ended; returns the epoch of a suspension of ours that was not answered."""
@@ -87,9 +114,11 @@ class Suspension:
             return False, None
         beaten = self._epoch if self.state is SuspensionState.SUSPENDING else None
         self._move(SuspensionEvent.PEER_SUSPENDS)
+        self.service_id = suspend.service_id
         self._due.clear()  # a SuspComm of ours that did not get away
         self._due.append((Mid.SUSPEND_ACK, None))
-        self.deadline = now + min(suspend.deadline_ms, LONGEST_DEADLINE_MS) * MILLISECOND
+        announced = STANDARD_DEADLINE_MS if suspend.service_id else suspend.deadline_ms
+        self.deadline = now + min(announced, LONGEST_DEADLINE_MS) * MILLISECOND
         return True, beaten
 
     def on_answer(self) -> int | None:
@@ -113,7 +142,7 @@ class Suspension:
             return False  # it cannot have had our answer
         self._move(SuspensionEvent.PEER_RESUMES)
         self._peer_epoch = resume.epoch
-        self.deadline = None
+        self.deadline, self.service_id = None, 0
         return True
 
     # --------------------------------------------------------------------- output

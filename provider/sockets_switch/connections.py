@@ -11,6 +11,7 @@ never read turn a close into an abort, as with TCP (RFC 1122 4.2.2.13).
 from fabric.units import Instant
 from provider import constants as c
 from provider.errors import WsaErrno, WsaError
+from provider.handoff.fault_points import Parties
 from provider.session.session import (
     Aborted,
     Closed,
@@ -19,6 +20,7 @@ from provider.session.session import (
     PeerShutdown,
     PeerSuspended,
     Readable,
+    Remade,
     Role,
     Session,
     Writable,
@@ -26,6 +28,7 @@ from provider.session.session import (
 from provider.sockets_switch import events
 from provider.sockets_switch.listeners import ANY_ADDRESS, Listeners
 from provider.sockets_switch.options import ABORTIVE
+from provider.sockets_switch.rehoming import Rehoming
 from provider.sockets_switch.session_pump import SessionPump
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
@@ -35,6 +38,7 @@ from provider.spi import (
 )
 
 EPHEMERAL_FIRST, EPHEMERAL_LAST = 49_152, 65_535
+_PEER_POINTS: dict[type, str] = {PeerSuspended: "handoff.peer.suspended", PeerResumed: "handoff.peer.resumed"}
 
 
 class Connections:
@@ -43,6 +47,7 @@ class Connections:
     def __init__(self, core: SwitchCore) -> None:
         self._core = core
         self.listeners = Listeners(core, self)
+        self.rehoming = Rehoming(core)
         self._ports: dict[int, SharedSocket] = {}
         """Ports of listeners and bound sockets; connections share the port of their listener."""
         self._next_port = EPHEMERAL_FIRST + core.rng.randrange(EPHEMERAL_LAST - EPHEMERAL_FIRST)
@@ -79,14 +84,14 @@ class Connections:
         ip = core.config.ip if name[0].startswith("127.") or name[0] == ANY_ADDRESS else name[0]
         remote = (ip, name[1])
         local = socket.local = (core.config.ip, socket.local[1])
-        session = Session(Role.INITIATOR, core.config.session, local, remote)
+        session = Session(Role.INITIATOR, core.config.session, local, remote, core.rng.getrandbits(64))
         session.posted(core.config.session.receive_buffers)
         core.companion_socket(descriptor, now)
         assert descriptor.san is not None
         table, san = descriptor.owner.table, descriptor.san
         self.start_session(socket, session)
         assert socket.pump is not None
-        socket.pump.attach(table, san, now)
+        socket.pump.attach(descriptor.owner, san, now)
         try:
             table.WSPBind(san, local, now)
             self.replay_options(descriptor, now)
@@ -108,12 +113,18 @@ class Connections:
         if socket.listening is not None:
             self.listeners.on_signal(socket, now)
             return
-        descriptor = next((d for d in socket.descriptors if d.san is not None), None)
-        if descriptor is None or descriptor.san is None:
+        pump, session = socket.pump, socket.session
+        if pump is None or pump.table is None or session is None:
             return
-        found = descriptor.owner.table.WSPEnumNetworkEvents(descriptor.san, now)
+        found = pump.table.WSPEnumNetworkEvents(pump.san, now)
         if found.events & NetworkEvent.FD_CONNECT:
-            self._on_connect_result(descriptor, found.errors[NetworkEvent.FD_CONNECT], found.callee_data, now)
+            error = found.errors[NetworkEvent.FD_CONNECT]
+            if session.is_remaking:
+                self.rehoming.on_connect_result(socket, error, found.callee_data, now)
+            else:
+                connecting = next((d for d in socket.descriptors if d.san == pump.san and d.owner is pump.owner), None)
+                if connecting is not None:
+                    self._on_connect_result(connecting, error, found.callee_data, now)
 
     def _on_connect_result(self, descriptor: Descriptor, error: int, callee_data: bytes, now: Instant) -> None:
         core, socket = self._core, descriptor.socket
@@ -146,6 +157,19 @@ class Connections:
         """Session events that have to do with the stream; hand-overs are the transfers' business."""
         core = self._core
         controlling = core.controlling(socket)
+        point = _PEER_POINTS.get(type(event)) if core.faults.armed else None
+        if point is not None:
+            by = Parties(controlling.owner.process if controlling is not None else None)
+            core.faults.reach(f"{point}.before", by)
+            self._on_session_event(socket, event, controlling, now)
+            core.faults.reach(f"{point}.after", by)
+        else:
+            self._on_session_event(socket, event, controlling, now)
+
+    def _on_session_event(
+        self, socket: SharedSocket, event: object, controlling: Descriptor | None, now: Instant
+    ) -> None:
+        core = self._core
         s = controlling.s if controlling is not None and controlling.has_channel else None
         if isinstance(event, Readable):
             if s is not None:
@@ -163,11 +187,16 @@ class Connections:
         elif isinstance(event, Closed):
             core.report("session.closed", socket=socket.number)
         elif isinstance(event, PeerSuspended):
-            core.report("session.suspended_by_peer", socket=socket.number, epoch=event.epoch)
+            if event.service_id:
+                self.rehoming.expect(socket, event.service_id, now)
+            core.report(
+                "session.suspended_by_peer", socket=socket.number, epoch=event.epoch, rehome=event.service_id != 0
+            )
         elif isinstance(event, PeerResumed):
+            self.rehoming.stop_expecting(socket, now)
             core.report("session.resumed_by_peer", socket=socket.number, epoch=event.epoch)
         else:
-            assert isinstance(event, Established), event
+            assert isinstance(event, Established | Remade), event
 
     def lose(self, socket: SharedSocket, error: WsaErrno, now: Instant) -> None:
         """The connection ended without our asking: tell whoever controls it, once."""

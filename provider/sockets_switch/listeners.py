@@ -92,6 +92,9 @@ class Listeners:
             return
         if child.ended or pump.lost is not None:
             return  # it has ended where it is; the application will hear that from its descriptor
+        if pump.session.is_remaking:
+            waiting.san = None  # it stays where it is until it has its new connection
+            return
         try:
             waiting.san = move_companion(core, child, owner, now)
         except WsaError:
@@ -159,7 +162,7 @@ class Listeners:
             waiting.san = san
             waiting.owner.descriptors.pop(waiting.s)
             listener.queue.append(child)
-            child.pump.attach(owner.table, san, now)
+            child.pump.attach(owner, san, now)
             child.pump.post(core.config.session.receive_buffers, now)
             core.touch(child)
             if controlling is not None:

@@ -2,14 +2,20 @@
 
 The pump is *attached* to the provider descriptor of the controlling process and detached while control is elsewhere.
 Receives that the provider completes with zero bytes when it is detached (statement 83) are no end of file: they are
-counted and posted again by the next controller, so that the peer's credits stay true across a handoff.
+counted and posted again by the next controller, so that the peer's credits stay true across a handoff. When the
+connection is made anew they go with the old one, and the new one gets its own.
 """
+
+from typing import TYPE_CHECKING
 
 from fabric.ids import SocketDescriptor
 from fabric.units import Instant
 from provider.errors import WsaErrno, WsaError
 from provider.session.session import Session
 from provider.spi import Overlapped, ProcTable
+
+if TYPE_CHECKING:
+    from provider.sockets_switch.shared_socket import AttachedProcess
 
 
 class SessionPump:
@@ -21,6 +27,8 @@ class SessionPump:
         self.sends_under_way = 0
         self._receive_size = receive_size
         self.table: ProcTable | None = None
+        self.owner: AttachedProcess | None = None
+        """The process whose provider instance has the connection, or had it last."""
         self.san = SocketDescriptor(0)
         self._taken_back = 0
         self.held = False
@@ -31,11 +39,17 @@ class SessionPump:
         """Whether a process controls the socket, so that messages can move."""
         return self.table is not None
 
-    def attach(self, table: ProcTable, san: SocketDescriptor, now: Instant) -> None:
-        """Control is with ``san``: post again the receives that were taken back."""
-        self.table, self.san = table, san
+    def attach(self, owner: "AttachedProcess", san: SocketDescriptor, now: Instant) -> None:
+        """Control is with ``san`` of ``owner``: post again the receives that were taken back."""
+        self.owner, self.table, self.san = owner, owner.table, san
         taken_back, self._taken_back = self._taken_back, 0
         self.post(taken_back, now)
+
+    def restart(self, owner: "AttachedProcess", san: SocketDescriptor) -> None:
+        """``san`` of ``owner`` has a new connection, or is about to; ``post`` follows."""
+        self.owner, self.table, self.san = owner, owner.table, san
+        self._taken_back = self.sends_under_way = 0
+        self.lost = None
 
     def post(self, count: int, now: Instant) -> None:
         """Post ``count`` receives that the session already counts. A connection that has ended is ``lost``, no

@@ -13,6 +13,7 @@ from fabric.rng import Stream
 from fabric.units import MILLISECOND, SECOND, Duration, Instant
 from provider.catalog import TCPIP_ENTRY
 from provider.errors import WsaErrno, WsaError
+from provider.handoff.fault_points import FaultPoints
 from provider.handoff.registry import HandoffRegistry
 from provider.san_provider.parking import ParkingTable
 from provider.san_provider.proxy_driver import ProxyDriver
@@ -56,6 +57,7 @@ class SwitchCore:
         self.registry = registry
         self.parking = ParkingTable(rng)
         self.report = report
+        self.faults = FaultPoints(report)
         self.rng = rng
         self.now: Instant = 0
         self.processes: dict[ProcessInstance, AttachedProcess] = {}

@@ -6,10 +6,12 @@ transfer goes through these stages (SAN steps in brackets):
 ====================  ===========================================================================================
 revoking  [5]         the source's data channel is cut off; what it got accepted goes to the session, what it has
                       not read goes back to the front of the session's receive buffer
-suspending [5]        mode ``suspend`` only: SuspComm is out, the peer drains and answers SuspCommAck
+remaking  [5]         a connection that an earlier hand-over makes anew is waited for
+suspending [5]        modes ``suspend`` and ``rehome``: SuspComm is out, the peer drains and answers SuspCommAck
 draining  [5]         what the provider still sends comes to its end; the session says nothing more
 ticketed  [5..8]      the provider gave its connection up, the ticket is out; no process may use the socket
-resumed   [8]         the target redeemed: commit, receives posted again, Resume to a suspended peer
+resumed   [8]         the target redeemed: commit, receives posted again, Resume to a suspended peer; in mode
+                      ``rehome`` a new connection instead (:mod:`provider.sockets_switch.rehoming`)
 ====================  ===========================================================================================
 
 Every stage has a deadline. Whatever fails before the commit gives the socket back to the source, with a fresh data
@@ -24,19 +26,19 @@ from provider import constants as c
 from provider.catalog import SAN_ENTRY
 from provider.errors import WsaErrno, WsaError
 from provider.handoff import registry as handoff
+from provider.handoff.fault_points import Parties
 from provider.protocol_info import WSAPROTOCOL_INFOW
-from provider.session.session import Aborted, Suspended, SuspensionLost
+from provider.session.session import Aborted, Remade, Suspended, SuspensionLost
 from provider.sockets_switch import events
-from provider.sockets_switch.companions import move_companion
+from provider.sockets_switch.companions import bring_home
 from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
 
-MODES = ("suspend", "local")
-WAITING = ("suspending", "draining")
-"""Stages that wait for the peer."""
-BEFORE_THE_TICKET = ("revoking", *WAITING)
+MODES = ("suspend", "local", "rehome")
+WAITING = ("remaking", "suspending", "draining")
+UNTICKETED = ("revoking", *WAITING)
 STILL_OUT = "the peer has not answered an earlier hand-over that was given up; try again"
 WITHOUT_PEER = (SocketPhase.CREATED, SocketPhase.BOUND, SocketPhase.LISTENING)
 """Phases in which there is no stream and nobody to hold still: any mode does, and control is all that moves."""
@@ -55,6 +57,8 @@ class Transfer:
     epoch: int
     """The epoch that the target will have."""
     deadline: Instant
+    service_id: int = 0
+    """Mode ``rehome``: where the peer expects the new connection."""
     stage: str = "revoking"
     template: WSAPROTOCOL_INFOW | None = None
     """What the provider's WSPDuplicateSocket gave; the ticket is made of it."""
@@ -79,8 +83,11 @@ class Transfers:
         core, socket = self._core, descriptor.socket
         if mode not in MODES:
             raise WsaError(WsaErrno.WSAEINVAL, f"unknown handoff mode {mode!r}; it is one of {', '.join(MODES)}")
-        if socket.phase not in WITHOUT_PEER:
+        if socket.phase not in WITHOUT_PEER and socket.number not in self._by_socket:
             _require_peer(socket, mode)
+            assert socket.session is not None
+            if mode == "suspend" and not socket.session.supports_suspension:
+                mode = "rehome"  # the standard's way, for a peer that knows no other
         number = core.registry.begin(
             socket.number,
             holder_of(descriptor),
@@ -104,6 +111,7 @@ class Transfers:
         core.report(
             "handoff.begin", socket=socket.number, source=descriptor.owner.process.pid, target=target.pid, mode=mode
         )
+        self._reach(transfer, "drain.before")
         core.emit(events.RevokeChannel(descriptor.s))
         return transfer.operation
 
@@ -112,6 +120,11 @@ class Transfers:
         transfer = self._by_socket.get(descriptor.socket.number)
         if transfer is None or transfer.source is not descriptor or transfer.stage != "revoking":
             return
+        self._reach(transfer, "drain.after")
+        self._go_on(transfer, now)
+
+    def _go_on(self, transfer: Transfer, now: Instant) -> None:
+        """The channel is accounted for: the peer is next, if there is one that must hold still."""
         core, session = self._core, transfer.socket.session
         if transfer.socket.phase in WITHOUT_PEER:
             self._issue_ticket(transfer, now)
@@ -119,16 +132,23 @@ class Transfers:
         assert session is not None
         if transfer.socket.ended:
             self._fail(transfer, WsaErrno.WSAENETDOWN, "the peer is gone", now)
+        elif session.is_remaking and not session.is_peer_suspended:
+            transfer.stage = "remaking"
         elif session.is_peer_suspended:
             text = "the peer began to hand the connection over at the same time; try again"
             self._fail(transfer, WsaErrno.WSAENOBUFS, text, now)
-        elif transfer.mode == "suspend" and session.is_suspension_given_up:
+        elif transfer.mode != "local" and session.is_suspension_given_up:
             self._fail(transfer, WsaErrno.WSAENOBUFS, STILL_OUT, now)
-        elif transfer.mode == "suspend":
+        elif transfer.mode != "local":
             transfer.stage = "suspending"
+            if transfer.mode == "rehome":
+                transfer.service_id = self._connections.rehoming.new_service_id(transfer.socket)
+            self._reach(transfer, "suspend.before")
             core.report("handoff.suspend", socket=transfer.socket.number, epoch=transfer.epoch)
-            session.suspend(transfer.epoch, core.config.suspend_deadline // MILLISECOND, now)
+            deadline_ms = core.config.suspend_deadline // MILLISECOND
+            session.suspend(transfer.epoch, deadline_ms, now, service_id=transfer.service_id)
             core.touch(transfer.socket)
+            self._reach(transfer, "suspend.after")
         else:
             self._drain(transfer, now)
 
@@ -145,15 +165,19 @@ class Transfers:
             self._issue_ticket(transfer, now)
 
     def _issue_ticket(self, transfer: Transfer, now: Instant) -> None:
-        core, socket, source = self._core, transfer.socket, transfer.source
+        core, socket = self._core, transfer.socket
+        self._reach(transfer, "ticket.before")
         core.registry.drained(transfer.number, now)
         if socket.phase in WITHOUT_PEER:
             transfer.template = SAN_ENTRY.duplicate(core.parking.new_token())
         else:
-            assert source.san is not None
-            assert socket.pump is not None
+            self._bring_home(transfer.source, now)
+            if socket.pump is None or transfer.source.san is None:
+                self._fail(transfer, WsaErrno.WSAENETDOWN, "the connection has ended", now)
+                return
+            table = transfer.source.owner.table
             try:
-                transfer.template = source.owner.table.WSPDuplicateSocket(source.san, transfer.target, now)
+                transfer.template = table.WSPDuplicateSocket(transfer.source.san, transfer.target, now)
             except WsaError as error:
                 self._fail(transfer, error.wsa, str(error), now)
                 return
@@ -162,6 +186,7 @@ class Transfers:
         transfer.stage = "ticketed"
         core.report("handoff.ticket", socket=socket.number, target=transfer.target.pid, epoch=transfer.epoch)
         core.emit(events.DuplicateDone(transfer.operation, info.pack(), transfer.epoch))
+        self._reach(transfer, "ticket.after")
 
     # ------------------------------------------------------------- the target
 
@@ -196,14 +221,23 @@ class Transfers:
         except WsaError:
             core.drop_descriptor(descriptor)
             raise
+        self._reach(transfer, "commit.before")
         epoch = core.registry.commit(grant, holder_of(descriptor), now)
         core.report("handoff.commit", socket=socket.number, pid=process.pid, epoch=epoch)
-        self._resume(transfer, descriptor, epoch, now)
+        self._reach(transfer, "commit.after", process)
+        self._reach(transfer, "resume.before", process)
+        self._resume(transfer, descriptor, epoch, now, committed=True)
         core.registry.resumed(transfer.number, now)
+        self._reach(transfer, "resume.after", process)
         return descriptor
 
-    def _resume(self, transfer: Transfer, descriptor: Descriptor, epoch: int, now: Instant) -> None:
-        """Let the stream go on under ``descriptor``."""
+    def _resume(
+        self, transfer: Transfer, descriptor: Descriptor, epoch: int, now: Instant, *, committed: bool = False
+    ) -> None:
+        """Let the stream go on under ``descriptor``, on a new connection if that was asked for.
+
+        When control goes back the old one does, unless the peer is one that cannot be told so.
+        """
         core, socket = self._core, transfer.socket
         session, pump = socket.session, socket.pump
         self._end(socket)
@@ -212,9 +246,15 @@ class Transfers:
             core.report("handoff.resume", socket=socket.number, epoch=epoch)
             return
         assert descriptor.san is not None
-        if not pump.attached:
-            pump.attach(descriptor.owner.table, descriptor.san, now)
-        if transfer.mode == "suspend" and session.is_suspended:
+        anew = committed or (transfer.template is not None and not session.supports_suspension)
+        if anew and transfer.service_id and session.is_suspended and pump.lost is None:
+            pump.restart(descriptor.owner, descriptor.san)
+            self._reach(transfer, "rehome.before", descriptor.owner.process)
+            self._connections.rehoming.begin(socket, descriptor.owner, epoch, transfer.service_id, now)
+            self._reach(transfer, "rehome.after", descriptor.owner.process)
+        elif not pump.attached:
+            pump.attach(descriptor.owner, descriptor.san, now)
+        if session.is_suspended and transfer.mode != "local":
             session.resume(epoch, now)
         core.report("handoff.resume", socket=socket.number, epoch=epoch)
         core.touch(socket)
@@ -224,11 +264,21 @@ class Transfers:
     def on_session_event(self, socket: SharedSocket, event: object, now: Instant) -> bool:
         """Session events that decide a transfer; true if the event was one."""
         transfer = self._by_socket.get(socket.number)
-        if transfer is None or transfer.stage not in ("suspending", "draining"):
+        if isinstance(event, Remade) and transfer is not None and transfer.stage == "remaking":
+            self._go_on(transfer, now)
+            return True
+        if transfer is None or transfer.stage not in WAITING:
+            pump, session = socket.pump, socket.session
+            if isinstance(event, Suspended) and pump is not None and pump.owner is not None and session is not None:
+                # Given up meanwhile, but this peer knows no other way to go on.
+                epoch = self._core.registry.epoch(socket.number)
+                self._connections.rehoming.begin(socket, pump.owner, epoch, session.service_id, now)
             return isinstance(event, Suspended | SuspensionLost)
         if isinstance(event, Suspended):
             self._core.report("handoff.suspended", socket=socket.number, epoch=transfer.epoch)
+            self._reach(transfer, "suspended.before")
             self._drain(transfer, now)
+            self._reach(transfer, "suspended.after")
             return True
         if isinstance(event, SuspensionLost):
             text = "the peer began to hand the connection over at the same time and its initiator wins; try again"
@@ -241,7 +291,7 @@ class Transfers:
     def on_lost(self, socket: SharedSocket, now: Instant) -> None:
         """The connection went away under a transfer."""
         transfer = self._by_socket.get(socket.number)
-        if transfer is not None and transfer.stage in BEFORE_THE_TICKET:
+        if transfer is not None and transfer.stage in UNTICKETED:
             self._fail(transfer, WsaErrno.WSAENETDOWN, "the peer is gone", now)
 
     def handle_timeout(self, now: Instant) -> None:
@@ -273,7 +323,7 @@ class Transfers:
         """RETURN: the source's descriptor controls the socket again, with a fresh channel."""
         core = self._core
         transfer = self._end(socket)
-        if transfer is not None and transfer.stage in BEFORE_THE_TICKET:
+        if transfer is not None and transfer.stage in UNTICKETED:
             text = "the target process ended"
             core.emit(events.DuplicateFailed(transfer.operation, WsaErrno.WSAEINVAL, text))
         if descriptor is None or descriptor.closing or descriptor.exited:
@@ -306,28 +356,25 @@ class Transfers:
             self._connections.close_last(socket, False, now)
 
     def _bring_home(self, descriptor: Descriptor, now: Instant) -> None:
-        """The provider's socket comes back from a process that has closed or died, to the one that controls now."""
-        core, socket, pump = self._core, descriptor.socket, descriptor.socket.pump
-        if pump is None or pump.lost is not None or socket.ended:
-            return
-        dormant, here = descriptor.san, pump.table is descriptor.owner.table
-        if pump.table is None or (here and pump.san == dormant):
-            return
         try:
-            descriptor.san = pump.san if here else move_companion(core, socket, descriptor.owner, now)
+            bring_home(self._core, descriptor, now)
         except WsaError as error:
-            socket.pump = None
-            core.report("handoff.connection_lost", socket=socket.number, error=error.name)
-            self._connections.lose(socket, WsaErrno.WSAECONNABORTED, now)
-            return
-        if dormant is not None:
-            descriptor.owner.table.WSPCloseSocket(dormant, now)
+            descriptor.socket.pump = None
+            self._core.report("handoff.connection_lost", socket=descriptor.socket.number, error=error.name)
+            self._connections.lose(descriptor.socket, WsaErrno.WSAECONNABORTED, now)
 
     def _take_listener_back(self, descriptor: Descriptor, now: Instant) -> None:
         try:
             self._connections.listeners.move(descriptor, now)
         except WsaError as error:
             self._core.report("handoff.listener_lost", socket=descriptor.socket.number, error=error.name)
+
+    def _reach(self, transfer: Transfer, point: str, by: ProcessInstance | None = None) -> None:
+        """A fault point of the agent; ``self`` there is the source unless ``by`` says otherwise."""
+        faults = self._core.faults
+        if faults.armed:
+            source = transfer.source.owner.process
+            faults.reach(f"handoff.{point}", Parties(by or source, source, transfer.target))
 
     def _end(self, socket: SharedSocket) -> Transfer | None:
         if socket.pump is not None:
@@ -344,9 +391,9 @@ def _require_peer(socket: SharedSocket, mode: str) -> None:
     connected = socket.phase is SocketPhase.CONNECTED and socket.pump is not None and not socket.ended
     if not connected or socket.session is None:
         raise WsaError(WsaErrno.WSAEINVAL, f"a socket that is {socket.phase.value} cannot be handed over")
-    if mode == "suspend" and not socket.session.supports_suspension:
-        raise WsaError(WsaErrno.WSAEINVAL, "the peer does not know how to hold still; hand over with mode local")
-    if mode == "suspend" and socket.session.is_suspension_given_up:
+    if mode != "local" and socket.session.is_suspension_given_up:
+        raise WsaError(WsaErrno.WSAENOBUFS, STILL_OUT)
+    if socket.session.is_suspended:
         raise WsaError(WsaErrno.WSAENOBUFS, STILL_OUT)
     if socket.session.is_peer_suspended:
         raise WsaError(WsaErrno.WSAENOBUFS, "the peer is handing the connection over itself; try again")

@@ -141,7 +141,7 @@ class Walk:
             del self.descriptors[host][s]
 
     def duplicate(self, host, half, process, s):
-        target, mode = self.rng.choice(self.processes[host]), self.rng.choice(["suspend", "local", None, "x"])
+        target, mode = self.rng.choice(self.processes[host]), self.rng.choice(["suspend", "local", "rehome", None, "x"])
         self.call(host, lambda now: half.duplicate(process, s, target, mode, now))
 
     def redeem(self, host, half, process, _s):

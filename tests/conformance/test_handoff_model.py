@@ -16,7 +16,7 @@ from provider.errors import WsaError
 from provider.sockets_switch import events
 from tests.support.handoff_run import SENDER, build
 
-MODES = st.sampled_from(["suspend", "local"])
+MODES = st.sampled_from(["suspend", "local", "rehome"])
 SIZES = st.integers(1, 30_000)
 SLOTS = st.integers(0, 3)
 

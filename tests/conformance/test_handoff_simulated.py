@@ -9,7 +9,7 @@ import pytest
 from tests.support.handoff_run import execute
 
 
-@pytest.mark.parametrize("mode", ["suspend", "local"])
+@pytest.mark.parametrize("mode", ["suspend", "local", "rehome"])
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_stream_is_exact_and_everything_is_released(seed, mode):
     run, exact = execute(seed, mode)

@@ -51,7 +51,7 @@ def lab(image, tmp_path):
     assert of_project(PROJECT) == NOTHING
 
 
-@pytest.mark.parametrize("mode", ["suspend", "local"])
+@pytest.mark.parametrize("mode", ["suspend", "local", "rehome"])
 def test_the_demo(image, tmp_path, mode):
     (tmp_path / "source.bin").write_bytes(os.urandom(3_000_000))
     arguments = ["--file", str(tmp_path / "source.bin"), "--out", str(tmp_path / "runs")]

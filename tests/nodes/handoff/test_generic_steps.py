@@ -16,7 +16,7 @@ from tests.support.labs import FAST_PAIR, wait_until
 pytestmark = pytest.mark.live
 
 
-@pytest.mark.parametrize("mode", ["suspend", "local"])
+@pytest.mark.parametrize("mode", ["suspend", "local", "rehome"])
 def test_ten_steps(tmp_path, mode):
     data = bytes(range(256)) * 8_000
     (tmp_path / "in.bin").write_bytes(data)

@@ -54,7 +54,7 @@ for _ in range(200): c.sendall(b"T" * 1000)
 """
 
 
-@pytest.mark.parametrize("mode", ["suspend", "local"])
+@pytest.mark.parametrize("mode", ["suspend", "local", "rehome"])
 @pytest.mark.parametrize("attempt", range(3))
 def test_stream_is_exact_at_the_target_and_at_the_peer(pair, puppets, mode, attempt):
     peer, source = pair

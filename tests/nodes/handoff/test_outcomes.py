@@ -6,7 +6,7 @@ from tests.nodes.handoff.conftest import read_exactly
 from tests.support.puppet import PuppetError, until
 
 pytestmark = pytest.mark.live
-MODES = ["suspend", "local"]
+MODES = ["suspend", "local", "rehome"]
 WSAEINVAL, WSAENOBUFS = 10022, 10055
 
 
@@ -153,7 +153,7 @@ def test_there_and_back_many_times(pair, puppets):
     target = puppets("server")
     owner, other = source, target
     for number in range(20):
-        mode = MODES[number % 2]
+        mode = MODES[number % 3]
         info = owner.run(f"c.share({other.pid}, {mode!r})")
         owner.run("c.close()")
         owner, other = other, owner

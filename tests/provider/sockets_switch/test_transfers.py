@@ -48,7 +48,7 @@ def test_another_one_before_the_peer_answered_the_first_is_told_to_wait(connecte
     assert run.server.half.core.controlling(taken.socket) is taken
 
 
-@pytest.mark.parametrize("mode", ["suspend", "local"])
+@pytest.mark.parametrize("mode", ["suspend", "local", "rehome"])
 @pytest.mark.parametrize("taken", [False, True])
 def test_the_peer_goes_while_the_ticket_is_out(connected, mode, taken):
     run, server = connected, connected.server.half
