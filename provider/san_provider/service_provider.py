@@ -112,7 +112,7 @@ class SanSocket:
         """Keep a network event for WSPEnumNetworkEvents and signal it."""
         if event & self.selected:
             self.recorded[event] = error
-            self.provider.upcalls.signal_event(self.handle)
+            self.provider.upcalls.WPUSetEvent(self.handle)
 
 
 class SanServiceProvider(RemakingProvider):
@@ -155,9 +155,12 @@ class SanServiceProvider(RemakingProvider):
         info: WSAPROTOCOL_INFOW | None,
         flags: int,
         now: Instant,
+        group: int = 0,
     ) -> SocketDescriptor:
         """WSPSocket: a new socket, or the shared one that ``info`` stands for (then control moves here)."""
         self._require_started()
+        if group:
+            raise WsaError(WsaErrno.WSAEINVAL, f"there is no socket group {group}: groups belong to quality of service")
         if family not in (c.AF_INET, c.FROM_PROTOCOL_INFO):
             raise WsaError(WsaErrno.WSAEAFNOSUPPORT, f"address family {family}")
         if kind not in (c.SOCK_STREAM, c.FROM_PROTOCOL_INFO):

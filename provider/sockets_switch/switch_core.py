@@ -89,7 +89,7 @@ class SwitchCore:
                 WPUCloseSocketHandle=self._close_socket_handle,
                 WPUQuerySocketHandleContext=self._query_socket_handle_context,
                 WPUCompleteOverlappedRequest=self._complete_overlapped_request,
-                signal_event=self._signal_event,
+                WPUSetEvent=self._signal_event,
             )
             attached.table.WSPStartupEx(VERSION_2_2, log.trace_upcalls(upcalls), TCPIP_ENTRY.info, now)
         return attached
