@@ -148,6 +148,7 @@ class ServiceProvider(Protocol):
     def get_sock_opt(self, s: SocketDescriptor, level: int, name: int, now: Instant) -> int: ...
     def set_sock_opt(self, s: SocketDescriptor, level: int, name: int, value: int, now: Instant) -> None: ...
     def duplicate_socket(self, s: SocketDescriptor, target: ProcessInstance, now: Instant) -> WSAPROTOCOL_INFOW: ...
+    def ioctl(self, s: SocketDescriptor, code: int, data: bytes, now: Instant) -> Any: ...
     def close_socket(self, s: SocketDescriptor, now: Instant) -> None: ...
 
 
@@ -165,6 +166,7 @@ class ProcTable:
     WSPEventSelect: Callable[..., Any]
     WSPGetOverlappedResult: Callable[..., Any]
     WSPGetSockOpt: Callable[..., Any]
+    WSPIoctl: Callable[..., Any]
     WSPListen: Callable[..., Any]
     WSPRecv: Callable[..., Any]
     WSPSend: Callable[..., Any]
@@ -186,6 +188,7 @@ def proc_table(provider: ServiceProvider) -> ProcTable:
         WSPEventSelect=provider.event_select,
         WSPGetOverlappedResult=provider.get_overlapped_result,
         WSPGetSockOpt=provider.get_sock_opt,
+        WSPIoctl=provider.ioctl,
         WSPListen=provider.listen,
         WSPRecv=provider.recv,
         WSPSend=provider.send,

@@ -16,6 +16,7 @@ from fabric.units import Instant
 from provider import constants as c
 from provider.errors import WsaErrno, WsaError
 from provider.handoff import registry as handoff
+from provider.protocol_info import GUID
 from provider.sockets_switch import events
 from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
@@ -40,6 +41,13 @@ class AgentHalf:
     def attach(self, process: ProcessInstance, name: str, now: Instant) -> AttachedProcess:
         """WSPStartupEx for a process instance; attaching again changes nothing."""
         return self.core.attach(process, name, now)
+
+    def install_provider(self, provider_id: GUID, now: Instant) -> None:
+        """A provider comes into the list "TCP on SAN": it is started for every process, and listens where it must."""
+        if self.core.routing.install(provider_id):
+            for attached in self.core.processes.values():
+                self.core.start_provider(attached, now)
+            self._connections.listeners.provider_installed(now)
 
     def detach(self, process: ProcessInstance, now: Instant) -> None:
         """The process has ended: release all that it held (statement 126), and give back what waited for it."""
@@ -339,4 +347,5 @@ class AgentHalf:
         """WSPCleanup for processes that have exited, once what they had accepted is delivered."""
         for attached in [a for a in self._exited if not len(a.provider)]:
             self._exited.remove(attached)
-            attached.table.WSPCleanup(now)
+            if attached.provider.is_started:
+                attached.table.WSPCleanup(now)
