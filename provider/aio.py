@@ -19,7 +19,8 @@ import trio
 
 from provider.client.san_socket import SanSocket
 from provider.errors import WsaErrno, WsaError
-from provider.socket import fromshare, getaddrinfo
+from provider.protocol_info import WSAPROTOCOL_INFOW
+from provider.socket import getaddrinfo
 
 RECEIVE_AT_ONCE = 1 << 16
 _UNUSABLE = (BrokenPipeError, ConnectionResetError)
@@ -250,4 +251,5 @@ async def serve_san(
 
 async def from_share(info: bytes) -> SanStream:
     """Take over the stream that another process shared. ValueError unless 628 bytes, WSAEINVAL if not good."""
-    return SanStream(await trio.to_thread.run_sync(fromshare, info))
+    WSAPROTOCOL_INFOW.unpack(info)
+    return SanStream(await trio.to_thread.run_sync(SanSocket.from_info, info))

@@ -9,7 +9,8 @@ real descriptor, so select, selectors, asyncio and trio wait on it as usual.
 ``share(pid)`` and ``fromshare(info)`` hand a live connection to another process of the host; the 628 bytes in between
 are a WSAPROTOCOL_INFOW, good once, for that process, for a few seconds. After ``share`` this socket is dormant: it
 can be closed, and asked for its names and options; reading and writing fail with WSAEINVAL (``OSError``,
-``errno.EINVAL``) until control returns.
+``errno.EINVAL``) until control returns. A socket of the operating system (a stream or datagrams of IPv4 or IPv6) is
+shared instead of handed over: nobody controls it, and this one stays usable.
 """
 
 # mypy: disable-error-code="misc, assignment, no-redef"
@@ -23,6 +24,8 @@ from provider.client.any_socket import AnySocket, SystemSocket
 from provider.client.san_socket import SanSocket
 from provider.errors import WsaErrno, WsaError
 from provider.protocol_info import SIZE as SHARE_SIZE
+from provider.protocol_info import WSAPROTOCOL_INFOW
+from provider.tcpip_provider.entries import is_ours
 
 if not TYPE_CHECKING:
     from socket import *  # noqa: F403 - a drop-in offers what the original offers
@@ -50,13 +53,14 @@ __all__ = [
 ]
 
 
-def fromshare(info: bytes) -> SanSocket:
-    """Take over the connection that ``info`` stands for; ValueError unless it has 628 bytes, else WSAEINVAL if not
-    good.
+def fromshare(info: bytes) -> AnySocket:
+    """Take over the connection that ``info`` stands for, or share it if it is one of TCP/IP; ValueError unless it has
+    628 bytes, else WSAEINVAL if not good.
     """
     if len(info) != SHARE_SIZE:
         raise ValueError(f"socket descriptor string has wrong size, should be {SHARE_SIZE} bytes.")
-    return SanSocket.from_info(info)
+    described = WSAPROTOCOL_INFOW.unpack(info)
+    return SystemSocket.from_info(described) if is_ours(described) else SanSocket.from_info(info)
 
 
 def gethostname() -> str:

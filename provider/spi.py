@@ -14,7 +14,7 @@ this boundary.
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import IntEnum, IntFlag
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fabric.ids import CatalogEntryId, ProcessInstance, SocketDescriptor, SocketHandle
 from fabric.units import Instant
@@ -22,6 +22,7 @@ from provider.errors import WsaErrno, WsaError
 from provider.protocol_info import WSAPROTOCOL_INFOW
 
 Address = tuple[str, int]
+Table = TypeVar("Table", bound=Any)
 
 
 class NetworkEvent(IntFlag):
@@ -235,10 +236,11 @@ class CallLog:
 
         return reported
 
-    def trace_calls(self, table: ProcTable) -> ProcTable:
-        """The same table with every entry wrapped."""
-        return ProcTable(**{f.name: self.wrap(f.name, getattr(table, f.name)) for f in fields(table)})
+    def trace_calls(self, table: Table) -> Table:
+        """The same table (any provider's dataclass of entries) with every entry wrapped."""
+        traced: Table = type(table)(**{f.name: self.wrap(f.name, getattr(table, f.name)) for f in fields(table)})
+        return traced
 
-    def trace_upcalls(self, table: UpcallTable) -> UpcallTable:
-        """The same table with every entry wrapped."""
-        return UpcallTable(**{f.name: self.wrap(f.name, getattr(table, f.name)) for f in fields(table)})
+    def trace_upcalls(self, table: Table) -> Table:
+        """The same, for what a provider calls up."""
+        return self.trace_calls(table)

@@ -21,12 +21,12 @@ from fabric.journal import Journal
 from fabric.units import Instant
 from nodes.agent.channels import Channels
 from nodes.agent.fault_actions import Dropped, FaultActions, Reply
-from nodes.agent.processes import NoSuchProcess, Peer, identify, open_process
 from provider import ipc
 from provider.errors import WsaErrno, WsaError
 from provider.handoff.fault_points import STEPS
 from provider.handoff.registry import TICKETS_MAX
 from provider.handoff.tickets import ticket_number
+from provider.process_identity import NoSuchProcess, Peer, identify, open_process
 from provider.sockets_switch import events
 from provider.sockets_switch.shared_socket import Descriptor, SocketPhase
 from provider.stack import HostStack

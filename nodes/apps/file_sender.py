@@ -6,6 +6,7 @@ other side to finish, and reports the SHA-256 of what it sent.
 
 import argparse
 import hashlib
+import socket as stdlib
 import sys
 from pathlib import Path
 
@@ -20,13 +21,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="file_sender", description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--port", type=int, default=7000)
+    parser.add_argument("--tcpip", metavar="IP", help="listen at this address of TCP/IP instead of on the SAN")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for everything")
     options = parser.parse_args()
     digest = hashlib.sha256()
     size = options.file.stat().st_size
-    with socket.create_server(("", options.port)) as server:
+    create_server = stdlib.create_server if options.tcpip else socket.create_server
+    with create_server((options.tcpip or "", options.port)) as server:
         server.settimeout(options.timeout)
-        report("sender", "listening", port=options.port)
+        report("sender", "listening", port=server.getsockname()[1])
         connection, peer = server.accept()
     with connection, options.file.open("rb") as source:
         connection.settimeout(options.timeout)

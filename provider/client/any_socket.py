@@ -2,16 +2,17 @@
 
 AF_INET streams are SAN sockets (:mod:`provider.client.san_socket`); everything else, and a descriptor that leads to no
 SAN socket, is the operating system's business. A SAN socket that is told to connect to a place off the SAN becomes one
-of the operating system then (``become_system_socket``).
+of the operating system then (:mod:`provider.client.leaving`).
 """
 
 import os
 import socket as stdlib
 from socket import socket as _StdlibSocket  # as it was when we were imported: ``provider.run`` replaces it
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from provider.client.channel_table import find_entry
-from provider.errors import WsaErrno, WsaError
+from provider.protocol_info import WSAPROTOCOL_INFOW
+from provider.tcpip_provider.duplication import duplicate, redeem
 
 
 class AnySocket(_StdlibSocket):
@@ -21,25 +22,37 @@ class AnySocket(_StdlibSocket):
         chosen = _choose(family, type, fileno) if cls is AnySocket else cls
         return super().__new__(chosen)  # type: ignore[return-value]
 
-    def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
-        """WSAEOPNOTSUPP: only SAN sockets can be handed over."""
-        raise WsaError(WsaErrno.WSAEOPNOTSUPP, "a socket of the operating system cannot be handed over")
+    if TYPE_CHECKING:
 
-    def become_system_socket(self) -> None:
-        """A fresh AF_INET stream of the operating system takes this object's place, under the same descriptor
-        number.
-        """
-        timeout = self.gettimeout()
-        with _StdlibSocket(stdlib.AF_INET, stdlib.SOCK_STREAM) as fresh:
-            number = self.fileno()
-            os.dup2(fresh.fileno(), number, inheritable=False)
-        self.__class__ = SystemSocket
-        _StdlibSocket.__init__(self, stdlib.AF_INET, stdlib.SOCK_STREAM, 0, fileno=number)
-        self.settimeout(timeout)
+        def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
+            """WSPDuplicateSocket: 628 bytes that the process ``process_id`` can make a socket of, once."""
 
 
 class SystemSocket(AnySocket):
     """A socket of the operating system."""
+
+    @classmethod
+    def from_info(cls, info: WSAPROTOCOL_INFOW) -> "SystemSocket":
+        """WSPSocket of the TCP/IP provider with a special WSAPROTOCOL_INFOW. If the shared socket is in non-blocking
+        mode (as one with a timeout is), so is this one, with a timeout of 0.
+        """
+
+        def make(fd: int) -> "SystemSocket":
+            blocking = os.get_blocking(fd)
+            made = cls(fileno=fd)
+            if not blocking and made.gettimeout() is None:
+                made.settimeout(0.0)
+            return made
+
+        return redeem(info, make)
+
+    def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
+        """WSPDuplicateSocket of the TCP/IP provider; returns the 628 bytes to send to the process ``process_id``.
+
+        This socket stays usable, and both processes may use the connection at once; its last descriptor ends it.
+        Blocking mode and options are common to both. ``mode`` and ``back`` are for SAN sockets and mean nothing here.
+        """
+        return duplicate(self, int(process_id)).pack()
 
     def accept(self) -> tuple["AnySocket", Any]:
         """As the original."""

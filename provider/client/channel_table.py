@@ -34,6 +34,10 @@ class ChannelEntry:
         """Known to have been connected; until then the agent is asked before bytes move."""
         self.bound_to = ""
         """The loopback address that was asked for in ``bind``."""
+        self.named = False
+        """``bind`` was called."""
+        self.options: dict[tuple[int, int], int | bytes | bytearray] = {}
+        """What ``setsockopt`` was called with, in the host's own numbers."""
         self.detached = False
         """The descriptor is the program's business: its closing ends the connection."""
         self.members: weakref.WeakSet[SanSocket] = weakref.WeakSet()

@@ -7,6 +7,7 @@ documented error, or, when control has come back to this descriptor, a fresh cha
 """
 
 import contextlib
+import errno
 import operator
 import os
 import select
@@ -19,10 +20,10 @@ from socket import socket as _Stdlib  # as it was when we were imported: ``provi
 from typing import Any, TypeVar
 
 from provider import ipc
-from provider.client.addresses import is_loopback, is_on_san, resolve
+from provider.client.addresses import ANY, is_loopback, is_on_san, resolve
 from provider.client.agent_connection import Agent, agent
-from provider.client.any_socket import AnySocket
 from provider.client.channel_table import ChannelEntry, find_entry
+from provider.client.leaving import Leaver
 from provider.client.options import LINGER, TO_WINSOCK, linger_number
 from provider.client.sharing import Shareable
 from provider.errors import WsaErrno, WsaError
@@ -32,10 +33,8 @@ Address = tuple[str, int]
 _UNUSABLE = (BrokenPipeError, ConnectionResetError)
 
 
-class SanSocket(Shareable, AnySocket):
+class SanSocket(Shareable, Leaver):
     """See the module text; the interface is that of :class:`socket.socket`."""
-
-    _entry: ChannelEntry
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:  # noqa: A002
         if fileno is not None:
@@ -108,6 +107,7 @@ class SanSocket(Shareable, AnySocket):
         """As the original; the address is one of this host, by number or by the topology's name."""
         host, port = resolve(address, self._names)
         self._call("WSPBind", address=[host, port])
+        self._entry.named = True
         self._entry.bound_to = host if is_loopback(host) else ""
 
     def listen(self, backlog: int = 128) -> None:
@@ -117,10 +117,12 @@ class SanSocket(Shareable, AnySocket):
     def connect(self, address: Any) -> None:
         """As the original, with the socket's timeout; non-blocking sockets raise BlockingIOError.
 
-        A destination off the SAN is TCP/IP's: the socket becomes one of the operating system.
+        A destination off the SAN is TCP/IP's: the socket becomes one of the operating system. So it does when the
+        destination is this host, nobody listens on the SAN, and somebody does on TCP/IP; a non-blocking socket stays.
         """
         host, port = resolve(address, self._names)
-        if not (is_loopback(host) or host == "0.0.0.0" or is_on_san(host, self._names.values())):
+        this_host = is_loopback(host) or host == ANY
+        if not (this_host or is_on_san(host, self._names.values())):
             self._leave_the_san()
             self.connect((host, port))
             return
@@ -130,6 +132,8 @@ class SanSocket(Shareable, AnySocket):
             raise WsaError(WsaErrno.WSAEWOULDBLOCK, "the connection is being set up", in_progress=True)
         self._wait(select.POLLOUT, timeout)
         error = self.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ERROR)
+        if error == errno.ECONNREFUSED and this_host and self._connect_over_tcpip((host, port)):
+            return
         if error:
             raise self._failure(error)
 
@@ -200,7 +204,7 @@ class SanSocket(Shareable, AnySocket):
 
     def setsockopt(self, level: int, optname: int, value: Any, optlen: int = 0) -> None:
         """As the original. WSAENOPROTOOPT for an option that the SAN does not have."""
-        known = TO_WINSOCK.get((level, optname))
+        known, given = TO_WINSOCK.get((level, optname)), value
         if isinstance(value, bytes | bytearray):
             value = (
                 linger_number(value) if (level, optname) == LINGER else int.from_bytes(value[:4], "little", signed=True)
@@ -208,6 +212,7 @@ class SanSocket(Shareable, AnySocket):
         if known is None or not isinstance(value, int):
             raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {optname} of level {level}")
         self._call("WSPSetSockOpt", level=known[0], name=known[1], value=int(value))
+        self._entry.options[level, optname] = given
 
     # ----------------------------------------------------------------------- data
 
@@ -281,13 +286,6 @@ class SanSocket(Shareable, AnySocket):
             with contextlib.suppress(OSError):
                 self._entry.agent.call("WSPCloseSocket", s=self._entry.s)
         _Stdlib._real_close(self, *arguments)  # type: ignore[attr-defined]
-
-    def _leave_the_san(self) -> None:
-        """The destination is off the SAN: from here on this is a socket of the operating system."""
-        entry = self._entry
-        if entry.leave(self):
-            entry.agent.call("WSPCloseSocket", s=entry.s)
-        self.become_system_socket()
 
     # ------------------------------------------------------------------------- private
 

@@ -37,17 +37,17 @@ class Run:
         return found()[0]
 
 
-def topology(loss: float) -> Topology:
+def topology(loss: float, rate: int = 10**9) -> Topology:
     """The pair with its latency and any loss."""
-    settings = LinkSettings(latency=2 * MILLISECOND, jitter=MILLISECOND // 5, loss=loss, rate=10**9)
+    settings = LinkSettings(latency=2 * MILLISECOND, jitter=MILLISECOND // 5, loss=loss, rate=rate)
     hosts = {"client": HostSpec("client", "10.77.0.1"), "server": HostSpec("server", "10.77.0.2")}
     links = (LinkSpec("client", "s1", settings, settings), LinkSpec("server", "s1", settings, settings))
     return Topology("pair", 1, hosts, {"s1": NetworkSwitchSpec("s1")}, links)
 
 
-def build(seed: int, loss: float) -> Run:
+def build(seed: int, loss: float, rate: int = 10**9) -> Run:
     """Two host stacks in one world."""
-    plan = Plan(topology(loss))
+    plan = Plan(topology(loss, rate))
     lines: list[str] = []
     journal = LineJournal(lines.append)
     stacks: dict[str, HostStack] = {}

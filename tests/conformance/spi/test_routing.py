@@ -114,7 +114,7 @@ def test_014_a_destination_off_the_san_makes_no_san_socket(spi, elsewhere):
 @pytest.mark.parametrize("call", ["WSPSocket", "WSPBind", "WSPSetSockOpt"])
 @pytest.mark.parametrize("what", ["connect", "listen"])
 def test_032_a_companion_that_cannot_be_made_is_closed(spi, call, what):
-    """The rule here: the error is the application's (decision 8: there is no TCP/IP between hosts of the fabric)."""
+    """The rule here: the error is the application's (decision 9: there is no TCP/IP between hosts of the fabric)."""
     spi.listening()
     made = spi.call(SOURCE, "socket", 2, 1, 0)
     spi.call(SOURCE, "set_option", made.s, c.SOL_SOCKET, c.SO_DEBUG, 1)

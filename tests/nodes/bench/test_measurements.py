@@ -40,9 +40,9 @@ def test_delay(runtime, monkeypatch):
 def test_handoff(runtime, monkeypatch):
     monkeypatch.setattr(handoff, "LOADED", handoff.TOPOLOGY)
     figures = handoff.measure(rounds=6)
-    assert len(figures) == 16
+    assert len(figures) == 24
     assert all(figure.ours > 0 for figure in figures)
-    assert sum(figure.at_most is not None for figure in figures) == 2
+    assert sum(figure.at_most is not None for figure in figures) == 3
     (runtime / "sanloom").mkdir(exist_ok=True)
     assert_nothing_left(runtime, [])
 

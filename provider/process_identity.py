@@ -1,5 +1,5 @@
 """Who is at the other end of an AF_UNIX socket, by the kernel's word: pid, start time, and a pidfd that tells of
-its end.
+its end. The agent asks this of applications, the TCP/IP provider of the process that a socket is handed to.
 """
 
 import os
