@@ -150,6 +150,8 @@ class AgentHalf:
         if not -(2**31) <= value < 2**32:
             raise WsaError(WsaErrno.WSAEINVAL, f"{value} does not fit an option")
         socket.options[level, name] = value
+        if (level, name) == (c.SOL_SOCKET, c.SO_OOBINLINE) and socket.session is not None:
+            socket.session.urgent.inline = bool(value)
         self.core.registry.used(socket.number)
 
     # ---------------------------------------------------------- data, by the driver
@@ -168,6 +170,34 @@ class AgentHalf:
             socket.session.send(data, now, beyond_limit=True)
             self.core.registry.used(socket.number)
             self.core.touch(socket)
+
+    def send_urgent(self, process: ProcessInstance, s: SocketHandle, data: bytes, now: Instant) -> None:
+        """WSPSend with MSG_OOB: the last byte of ``data`` is urgent; the driver has sent what the process wrote before.
+
+        WSAENOTCONN; WSAESHUTDOWN; WSAEWOULDBLOCK while the session takes nothing.
+        """
+        socket = self._controlled(process, s).socket
+        if socket.session is None or socket.phase is not SocketPhase.CONNECTED:
+            raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
+        socket.session.send(b"", now)  # says why if nothing may be sent
+        if not socket.session.send_space:
+            raise WsaError(WsaErrno.WSAEWOULDBLOCK, "the send buffer is full")
+        socket.session.send_urgent(data, now)
+        self.core.registry.used(socket.number)
+        self.core.touch(socket)
+
+    def receive_urgent(self, process: ProcessInstance, s: SocketHandle, peek: bool, now: Instant) -> int:
+        """WSPRecv with MSG_OOB: the urgent byte; WSAEINVAL when there is none outside the stream."""
+        socket = self._controlled(process, s).socket
+        if socket.session is None:
+            raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
+        found = socket.session.urgent.byte
+        if found is None:
+            raise WsaError(WsaErrno.WSAEINVAL, "there is no urgent data")
+        if not peek:
+            socket.session.urgent.byte = None
+            self.core.registry.used(socket.number)
+        return found
 
     def peek(self, s: SocketHandle, limit: int) -> bytes:
         """Up to ``limit`` bytes that wait for the process."""

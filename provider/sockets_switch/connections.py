@@ -277,6 +277,7 @@ class Connections:
 
     def start_session(self, socket: SharedSocket, session: Session) -> None:
         socket.session = session
+        session.urgent.inline = bool(socket.options.get((c.SOL_SOCKET, c.SO_OOBINLINE)))
         socket.pump = SessionPump(session, self._core.config.session.receive_size)
 
     def _end_session(self, socket: SharedSocket) -> None:

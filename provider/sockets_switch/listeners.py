@@ -172,11 +172,11 @@ class Listeners:
                 core.report("accept.rejected", socket=listener.number, error=error.name)
                 continue
             (session,) = made
+            child.options = dict(listener.options)
             self._connections.start_session(child, session)
             assert child.pump is not None
             child.phase = SocketPhase.CONNECTED
             child.local, child.remote = session.local, session.remote
-            child.options = dict(listener.options)
             waiting = core.new_descriptor(owner, child)  # the queue's own, until the application accepts
             waiting.san = san
             waiting.owner.descriptors.pop(waiting.s)
