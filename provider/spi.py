@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from fabric.ids import CatalogEntryId, ProcessInstance, SocketDescriptor, SocketHandle
 from fabric.units import Instant
+from provider.errors import WsaErrno, WsaError
 from provider.protocol_info import WSAPROTOCOL_INFOW
 
 Address = tuple[str, int]
@@ -84,20 +85,39 @@ class ConditionDecision:
 Condition = Callable[[CallerId], ConditionDecision]
 
 
-@dataclass(frozen=True, slots=True)
-class UpcallTable:
-    """WSPUPCALLTABLEEX, the entries that a SAN provider uses."""
+def _not_served(*_arguments: object) -> Any:
+    raise WsaError(WsaErrno.WSAEOPNOTSUPP, "the sockets switch does not serve this upcall: no SAN provider makes it")
 
-    WPUCreateSocketHandle: Callable[[CatalogEntryId, object], SocketHandle]
-    """(dwCatalogEntryId, lpContext) -> the switch's handle; WSAENOBUFS when there is none left."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpcallTable:
+    """WSPUPCALLTABLEEX: the 15 entries of WSPUPCALLTABLE and one more, in the original's order (ws2spi.h, ws2san.h).
+
+    Those without a description belong to providers with event objects, IFS handles or windows; they raise
+    WSAEOPNOTSUPP unless a switch serves them.
+    """
+
+    WPUCloseEvent: Callable[..., Any] = _not_served
     WPUCloseSocketHandle: Callable[[SocketHandle], None]
     """The provider's last word about a socket; WSAENOTSOCK for an unknown handle."""
+    WPUCreateEvent: Callable[..., Any] = _not_served
+    WPUCreateSocketHandle: Callable[[CatalogEntryId, object], SocketHandle]
+    """(dwCatalogEntryId, lpContext) -> the switch's handle; WSAENOBUFS when there is none left."""
+    WPUFDIsSet: Callable[..., Any] = _not_served
+    WPUGetProviderPath: Callable[..., Any] = _not_served
+    WPUModifyIFSHandle: Callable[..., Any] = _not_served
+    WPUPostMessage: Callable[..., Any] = _not_served
+    WPUQueryBlockingCallback: Callable[..., Any] = _not_served
     WPUQuerySocketHandleContext: Callable[[SocketHandle], object]
     """The context given at creation; WSAENOTSOCK for an unknown handle."""
+    WPUQueueApc: Callable[..., Any] = _not_served
+    WPUResetEvent: Callable[..., Any] = _not_served
+    WPUSetEvent: Callable[[SocketHandle], None]
+    """The event object of WSPEventSelect, which is named by its socket's handle here, becomes signalled."""
+    WPUOpenCurrentThread: Callable[..., Any] = _not_served
+    WPUCloseThread: Callable[..., Any] = _not_served
     WPUCompleteOverlappedRequest: Callable[[SocketHandle, Overlapped, int, int], None]
     """(s, lpOverlapped, dwError, cbTransferred)."""
-    signal_event: Callable[[SocketHandle], None]
-    """Stands for SetEvent on the event object of WSPEventSelect."""
 
 
 class ServiceProvider(Protocol):
@@ -115,6 +135,7 @@ class ServiceProvider(Protocol):
         info: WSAPROTOCOL_INFOW | None,
         flags: int,
         now: Instant,
+        group: int = 0,
     ) -> SocketDescriptor: ...
     def bind(self, s: SocketDescriptor, name: Address, now: Instant) -> None: ...
     def listen(self, s: SocketDescriptor, backlog: int, now: Instant) -> None: ...
@@ -128,6 +149,7 @@ class ServiceProvider(Protocol):
     def get_sock_opt(self, s: SocketDescriptor, level: int, name: int, now: Instant) -> int: ...
     def set_sock_opt(self, s: SocketDescriptor, level: int, name: int, value: int, now: Instant) -> None: ...
     def duplicate_socket(self, s: SocketDescriptor, target: ProcessInstance, now: Instant) -> WSAPROTOCOL_INFOW: ...
+    def ioctl(self, s: SocketDescriptor, code: int, data: bytes, now: Instant) -> Any: ...
     def close_socket(self, s: SocketDescriptor, now: Instant) -> None: ...
 
 
@@ -145,6 +167,7 @@ class ProcTable:
     WSPEventSelect: Callable[..., Any]
     WSPGetOverlappedResult: Callable[..., Any]
     WSPGetSockOpt: Callable[..., Any]
+    WSPIoctl: Callable[..., Any]
     WSPListen: Callable[..., Any]
     WSPRecv: Callable[..., Any]
     WSPSend: Callable[..., Any]
@@ -166,6 +189,7 @@ def proc_table(provider: ServiceProvider) -> ProcTable:
         WSPEventSelect=provider.event_select,
         WSPGetOverlappedResult=provider.get_overlapped_result,
         WSPGetSockOpt=provider.get_sock_opt,
+        WSPIoctl=provider.ioctl,
         WSPListen=provider.listen,
         WSPRecv=provider.recv,
         WSPSend=provider.send,
@@ -218,8 +242,5 @@ class CallLog:
         return traced
 
     def trace_upcalls(self, table: Table) -> Table:
-        """The same table with every entry wrapped; ``signal_event`` is reported as SetEvent."""
-        names = {f.name: "SetEvent" if f.name == "signal_event" else f.name for f in fields(table)}
-        wrapped = {member: self.wrap(name, getattr(table, member)) for member, name in names.items()}
-        traced: Table = type(table)(**wrapped)
-        return traced
+        """The same, for what a provider calls up."""
+        return self.trace_calls(table)

@@ -14,7 +14,9 @@ from fabric.engine import Transmit
 from fabric.rc.adapter import ChannelAdapter
 from fabric.rng import stream
 from fabric.units import Instant
+from provider.catalog import SAN_ENTRY
 from provider.handoff.registry import HandoffRegistry
+from provider.protocol_info import GUID
 from provider.san_provider.config import ProxyConfig
 from provider.san_provider.proxy_driver import ProxyDriver
 from provider.session.session import SessionConfig
@@ -44,6 +46,8 @@ class HostConfig:
     default_mode: str = "suspend"
     proxy: ProxyConfig = _PROXY
     session: SessionConfig = _SESSION
+    tcp_on_san: tuple[GUID, ...] = (SAN_ENTRY.info.ProviderId,)
+    """ProviderIds of the providers that the sockets switch may use beside TCP/IP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class HostStack:
         manager = ConnectionManager(guid=guid, rng=stream(config.seed, f"cm/{config.name}"))
         self._proxy = ProxyDriver(self._adapter, manager, config.proxy, stream(config.seed, f"proxy/{config.name}"))
         self.core = SwitchCore(
-            SwitchConfig(config.ip, config.names, config.session, config.default_mode),
+            SwitchConfig(config.ip, config.names, config.session, config.default_mode, tcp_on_san=config.tcp_on_san),
             self._proxy,
             HandoffRegistry(config.node_key),
             stream(config.seed, f"switch/{config.name}"),

@@ -74,6 +74,8 @@ class ApplicationServer:
             "WSPListen": self._listen,
             "WSPConnect": self._connect,
             "WSPAccept": self._accept,
+            "WSPSend": self._send_urgent,
+            "WSPRecv": self._receive_urgent,
             "WSPShutdown": self._shutdown,
             "WSPCloseSocket": self._close,
             "WSPDuplicateSocket": self._duplicate,
@@ -250,6 +252,19 @@ class ApplicationServer:
         fd = self.channels.create(descriptor.s)
         self.channels.open(descriptor.s)
         return {**self._describe(descriptor), "s": descriptor.s}, [fd]
+
+    def _send_urgent(self, peer: Peer, request: dict[str, Any]) -> Reply:
+        s, byte = self._s(request), ipc.member(request, "urgent", int)
+        if not 0 <= byte <= 0xFF:
+            raise ipc.BadPacket("urgent data is one byte")
+        self._half.core.descriptor(peer.process, s)
+        self._command(lambda now: self.channels.pass_on(s, now))
+        self._command(lambda now: self._half.send_urgent(peer.process, s, bytes([byte]), now))
+        return {}, []
+
+    def _receive_urgent(self, peer: Peer, request: dict[str, Any]) -> Reply:
+        s, peek = self._s(request), ipc.member(request, "peek", bool, False)
+        return {"urgent": self._command(lambda now: self._half.receive_urgent(peer.process, s, peek, now))}, []
 
     def _shutdown(self, peer: Peer, request: dict[str, Any]) -> Reply:
         s = self._s(request)

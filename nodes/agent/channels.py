@@ -81,6 +81,13 @@ class Channels:
         self.nursery.start_soon(self._read, channel)
         self._driver.command(lambda now: self._give(channel, now))
 
+    def pass_on(self, s: SocketHandle, now: Instant) -> None:
+        """What the process has written so far goes to the session at once: urgent data is about to follow it."""
+        channel = self._channels.get(s)
+        if channel is not None and channel.is_open and not channel.pair.closed and self._half.send_space(s):
+            while data := channel.pair.take(GIVE_AT_ONCE):
+                self._half.send(s, data, now)
+
     def finish_sending(self, s: SocketHandle) -> None:
         """The process shuts its sending direction down: the reading task finds the end after the last byte."""
         channel = self._channels.get(s)

@@ -1,9 +1,9 @@
 """Addresses as programs write them -> addresses of the fabric; and which of them are off it."""
 
-import ipaddress
 import socket as stdlib
-from collections.abc import Iterable
 from typing import Any
+
+from provider.subnets import is_on_san as is_on_san
 
 ANY = "0.0.0.0"
 
@@ -31,12 +31,3 @@ def resolve(address: Any, names: dict[str, str]) -> tuple[str, int]:
 def is_loopback(ip: str) -> bool:
     """Whether the address is this host, on whatever network."""
     return ip.startswith("127.")
-
-
-def is_on_san(ip: str, hosts: Iterable[str]) -> bool:
-    """Whether the address belongs to the fabric's subnet: the smallest, of /24 or wider, that has all its hosts."""
-    addresses = [int(ipaddress.IPv4Address(host)) for host in hosts]
-    prefix = 24
-    while prefix and len({address >> (32 - prefix) for address in addresses}) > 1:
-        prefix -= 1
-    return any(int(ipaddress.IPv4Address(ip)) >> (32 - prefix) == address >> (32 - prefix) for address in addresses)

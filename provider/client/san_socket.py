@@ -26,6 +26,7 @@ from provider.client.channel_table import ChannelEntry, find_entry
 from provider.client.leaving import Leaver
 from provider.client.options import LINGER, TO_WINSOCK, linger_number
 from provider.client.sharing import Shareable
+from provider.client.urgent import UrgentData
 from provider.errors import WsaErrno, WsaError
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ Address = tuple[str, int]
 _UNUSABLE = (BrokenPipeError, ConnectionResetError)
 
 
-class SanSocket(Shareable, Leaver):
+class SanSocket(Shareable, UrgentData, Leaver):
     """See the module text; the interface is that of :class:`socket.socket`."""
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:  # noqa: A002
@@ -218,11 +219,17 @@ class SanSocket(Shareable, Leaver):
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """As the original."""
+        if flags & stdlib.MSG_OOB:
+            return self._receive_urgent(bufsize, bool(flags & stdlib.MSG_PEEK))
         return self._receive(lambda: _Stdlib.recv(self, bufsize, flags), bufsize)
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         """As the original."""
         size = nbytes or memoryview(buffer).nbytes
+        if flags & stdlib.MSG_OOB:
+            found = self.recv(size, flags)
+            memoryview(buffer).cast("B")[: len(found)] = found
+            return len(found)
         return self._receive(lambda: _Stdlib.recv_into(self, buffer, nbytes, flags), size)
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
@@ -231,6 +238,8 @@ class SanSocket(Shareable, Leaver):
 
     def send(self, data: Any, flags: int = 0) -> int:
         """As the original."""
+        if flags & stdlib.MSG_OOB:
+            return self._send_urgent(data)
         return self._transmit(lambda: _Stdlib.send(self, data, flags | stdlib.MSG_NOSIGNAL))
 
     def sendall(self, data: Any, flags: int = 0) -> None:

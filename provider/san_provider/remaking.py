@@ -19,7 +19,7 @@ from provider.san_provider.listener import Request
 
 if TYPE_CHECKING:
     from provider.san_provider.proxy_driver import ProxyDriver
-    from provider.san_provider.service_provider import SanSocket
+    from provider.san_provider.san_socket import SanSocket
 
 REQUESTS_MAX = 4
 

@@ -1,14 +1,11 @@
 """The SAN service provider as one process sees it: the SPI of Windows Sockets Direct on top of the proxy driver.
 
-A descriptor moves CREATED -> BOUND -> CONNECTING | LISTENING -> CONNECTED, and from there to DUPLICATED (control is
-elsewhere; only ``close_socket`` and ``reclaim`` are meaningful) or DISCONNECTED. Its number stays taken until
-``close_socket``, whatever happened to its resources (statement 115).
+What it keeps per descriptor is :class:`provider.san_provider.san_socket.SanSocket`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
 from itertools import count
+from typing import Any
 
 from fabric.ids import ProcessInstance, SocketDescriptor, SocketHandle
 from fabric.units import Instant
@@ -18,10 +15,10 @@ from provider.catalog import SAN_ENTRY
 from provider.errors import WsaErrno, WsaError
 from provider.protocol_info import WSAPROTOCOL_INFOW
 from provider.san_provider.endpoint import Endpoint
-from provider.san_provider.listener import Listener
 from provider.san_provider.parking import Parked, ParkingTable
 from provider.san_provider.proxy_driver import ProxyDriver
 from provider.san_provider.remaking import RemakingProvider
+from provider.san_provider.san_socket import SanSocket, SocketState
 from provider.spi import (
     Address,
     CallerId,
@@ -36,83 +33,6 @@ from provider.spi import (
 VERSION_2_2 = 0x0202
 DESCRIPTORS_MAX = 4096
 """Descriptors of one provider instance; WSAEMFILE beyond."""
-
-_NO_EVENTS = NetworkEvent(0)
-
-
-class SocketState(Enum):
-    """See the module text."""
-
-    CREATED = "created"
-    BOUND = "bound"
-    CONNECTING = "connecting"
-    LISTENING = "listening"
-    CONNECTED = "connected"
-    DUPLICATED = "duplicated"
-    DISCONNECTED = "disconnected"
-
-
-@dataclass(slots=True, eq=False)
-class SanSocket:
-    """What the provider keeps per descriptor; also the owner of an endpoint while it controls it."""
-
-    provider: "SanServiceProvider"
-    descriptor: SocketDescriptor
-    handle: SocketHandle
-    state: SocketState = SocketState.CREATED
-    local: Address | None = None
-    remote: Address | None = None
-    options: dict[int, int] = field(default_factory=dict)
-    endpoint: Endpoint | None = None
-    listener: Listener | None = None
-    selected: NetworkEvent = _NO_EVENTS
-    recorded: dict[NetworkEvent, int] = field(default_factory=dict)
-    callee_data: bytes = b""
-    expected: Listener | None = None
-    """Where the peer is going to make the connection anew."""
-
-    def connect_again(self) -> None:
-        """Its connection is being made anew."""
-        self.state = SocketState.CONNECTING
-
-    def on_connected(self, callee_data: bytes, now: Instant) -> None:
-        """The proxy driver: the connection is up."""
-        if self.state is SocketState.CONNECTING:
-            self.state = SocketState.CONNECTED
-            self.callee_data = callee_data
-            self.record(NetworkEvent.FD_CONNECT, 0)
-
-    def on_connect_failed(self, error: WsaErrno, now: Instant) -> None:
-        """The proxy driver: it never came up."""
-        self.state = SocketState.DISCONNECTED
-        self.endpoint = None
-        self.record(NetworkEvent.FD_CONNECT, int(error))
-
-    def on_complete(self, overlapped: Overlapped, error: WsaErrno | None, transferred: int, now: Instant) -> None:
-        """The proxy driver: an operation has ended."""
-        overlapped.done, overlapped.error, overlapped.transferred = True, int(error or 0), transferred
-        if overlapped.notify:
-            self.provider.upcalls.WPUCompleteOverlappedRequest(self.handle, overlapped, overlapped.error, transferred)
-
-    def on_connection_lost(self, error: WsaErrno, now: Instant) -> None:
-        """The proxy driver: the connection is gone; receives fail, the descriptor stays until it is closed."""
-        endpoint = self.endpoint
-        if self.expected is not None and endpoint is not None:
-            self.provider.take_back(endpoint, now)  # the peer makes it anew; nothing is lost yet
-            return
-        self.state = SocketState.DISCONNECTED
-        if endpoint is None:
-            return
-        failed = list(endpoint.waiting) or [Overlapped()]  # at least one completion, so that the loss is heard
-        endpoint.waiting.clear()
-        for overlapped in failed:
-            self.on_complete(overlapped, error, 0, now)
-
-    def record(self, event: NetworkEvent, error: int) -> None:
-        """Keep a network event for WSPEnumNetworkEvents and signal it."""
-        if event & self.selected:
-            self.recorded[event] = error
-            self.provider.upcalls.signal_event(self.handle)
 
 
 class SanServiceProvider(RemakingProvider):
@@ -155,9 +75,12 @@ class SanServiceProvider(RemakingProvider):
         info: WSAPROTOCOL_INFOW | None,
         flags: int,
         now: Instant,
+        group: int = 0,
     ) -> SocketDescriptor:
         """WSPSocket: a new socket, or the shared one that ``info`` stands for (then control moves here)."""
         self._require_started()
+        if group:
+            raise WsaError(WsaErrno.WSAEINVAL, f"there is no socket group {group}: groups belong to quality of service")
         if family not in (c.AF_INET, c.FROM_PROTOCOL_INFO):
             raise WsaError(WsaErrno.WSAEAFNOSUPPORT, f"address family {family}")
         if kind not in (c.SOCK_STREAM, c.FROM_PROTOCOL_INFO):
@@ -305,8 +228,11 @@ class SanServiceProvider(RemakingProvider):
     # -------------------------------------------------------- events and options
 
     def event_select(self, s: SocketDescriptor, events: NetworkEvent, now: Instant) -> None:
-        """WSPEventSelect: a later call replaces an earlier one."""
-        self._socket(s).selected = events
+        """WSPEventSelect: a later call replaces an earlier one. WSAEINVAL for events that are not a provider's."""
+        san = self._socket(s)
+        if int(events) & ~int(NetworkEvent.FD_ACCEPT | NetworkEvent.FD_CONNECT):
+            raise WsaError(WsaErrno.WSAEINVAL, "a SAN provider tells of FD_ACCEPT and FD_CONNECT alone")
+        san.selected = events
 
     def enum_network_events(self, s: SocketDescriptor, now: Instant) -> NetworkEvents:
         """WSPEnumNetworkEvents: copies, clears and resets at once."""
@@ -342,7 +268,19 @@ class SanServiceProvider(RemakingProvider):
             raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {name:#x} of level {level:#x}")
         san.options[name] = value
 
+    def ioctl(self, s: SocketDescriptor, code: int, data: bytes, now: Instant) -> Any:
+        """WSPIoctl. SIO_ADDRESS_LIST_QUERY gives the addresses of this host on the SAN; else WSAEOPNOTSUPP."""
+        self._socket(s)
+        if code == c.SIO_ADDRESS_LIST_QUERY:
+            return (_text(self._proxy.adapter.ip),)
+        raise WsaError(WsaErrno.WSAEOPNOTSUPP, f"ioctl {code:#x}")
+
     # ------------------------------------------------------------------ getters
+
+    @property
+    def is_started(self) -> bool:
+        """Between WSPStartupEx and the last WSPCleanup."""
+        return bool(self._started)
 
     def endpoint(self, s: SocketDescriptor) -> Endpoint | None:
         """The endpoint behind a descriptor, for `ps` and for the switch's close rules."""
@@ -354,7 +292,7 @@ class SanServiceProvider(RemakingProvider):
     # ------------------------------------------------------------------ private
 
     def _require_started(self) -> None:
-        if not self._started:
+        if not self.is_started:
             raise WsaError(WsaErrno.WSANOTINITIALISED, "WSPStartupEx has not been called")
 
     def _socket(self, s: SocketDescriptor) -> SanSocket:

@@ -38,6 +38,7 @@ from provider.session.events import (
 )
 from provider.session.states import Role, StreamEvent, StreamState, next_stream
 from provider.session.suspension import Suspension
+from provider.session.urgent import Urgent
 
 _ENDED = (StreamState.CLOSED, StreamState.ABORTED)
 _MAY_SEND = (StreamState.OPENING, StreamState.OPEN, StreamState.PEER_FINISHED)
@@ -75,8 +76,7 @@ class SessionCore:
         self._stream = StreamState.OPENING
         self._credits = Credits(config.receive_buffers)
         self._suspension = Suspension(role, self._credits)
-        self._outgoing = SendBuffer()
-        self._incoming = ReceiveBuffer()
+        self._outgoing, self._incoming, self.urgent = SendBuffer(), ReceiveBuffer(), Urgent()
         self._events: deque[SessionEvent] = deque()
         self._payload_limit = config.receive_size - BSDH_SIZE
         self._peer_extension: Extension | None = None
@@ -338,13 +338,13 @@ class SessionCore:
         if outgoing.size:
             if left > window.reserve:
                 self._stalled = False
-                body = outgoing.take(self._payload_limit)
+                body = outgoing.take(self.urgent.cut(self._bytes_sent, self._payload_limit))
                 self._bytes_sent += len(body)
                 if self._full and outgoing.size <= self.config.send_buffer // 2:
                     self._full = False
                     if self._stream in _MAY_SEND:
                         self._events.append(Writable())
-                return self._message(Mid.DATA, body)
+                return self._message(Mid.DATA, body, self.urgent.flags(self._bytes_sent))
             if not self._stalled:
                 self._stalled = True
                 self._stalls += 1
@@ -374,10 +374,10 @@ class SessionCore:
 
     # ------------------------------------------------------------------- private
 
-    def _message(self, mid: Mid, body: bytes | memoryview = b"") -> bytes:
+    def _message(self, mid: Mid, body: bytes | memoryview = b"", flags: int = 0) -> bytes:
         bufs, mseq, mseqack = self._credits.tell()
         self._sent[mid] = self._sent.get(mid, 0) + 1
-        return encode_message(mid, bufs=bufs, mseq=mseq, mseqack=mseqack, body=body)
+        return encode_message(mid, bufs=bufs, mseq=mseq, mseqack=mseqack, body=body, flags=flags)
 
     def _fail(self, reason: WsaErrno, now: Instant) -> None:
         self.abort(now)

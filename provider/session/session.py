@@ -6,7 +6,7 @@ pairs. Commands raise only for the caller's mistakes; what a peer says wrong end
 
 from fabric.units import Instant
 from fabric.wire.headers import MalformedFrame
-from fabric.wire.sdp import BSDH_SIZE, Mid, decode_header, decode_resume, decode_suspend
+from fabric.wire.sdp import BSDH_SIZE, Bsdh, Mid, decode_header, decode_resume, decode_suspend
 from provider.errors import WsaErrno
 from provider.session.core import SessionConfig
 from provider.session.events import (
@@ -26,6 +26,7 @@ from provider.session.events import (
 )
 from provider.session.remaking import RemakingSession
 from provider.session.states import Role, StreamEvent, StreamState, SuspensionState, next_stream
+from provider.session.urgent import OOB_PENDING, OOB_PRESENT
 
 __all__ = [
     "Aborted",
@@ -50,6 +51,11 @@ __all__ = [
 class Session(RemakingSession):
     """One end of a connection; see :class:`provider.session.core.SessionCore` for its commands."""
 
+    def send_urgent(self, data: bytes, now: Instant) -> None:
+        """Accept bytes, all of them, the last of which is urgent. Errors are those of ``send``."""
+        if self.send(data, now, beyond_limit=True):
+            self.urgent.mark(self._bytes_sent + self._outgoing.size)
+
     def handle_message(self, data: bytes, now: Instant) -> None:
         """One completed receive. Never raises for what the peer does; after the end everything is ignored."""
         try:
@@ -65,11 +71,11 @@ class Session(RemakingSession):
             return
         heard = self._credits.arrive(header.mseq) and self._credits.hear(header.bufs, header.mseqack)
         mid = header.mid
-        if not heard or header.flags or self._stream is StreamState.OPENING:
+        if not heard or not _may_have(header.flags, mid, data) or self._stream is StreamState.OPENING:
             self._violation(now)
             return
         if mid in (Mid.DATA, Mid.DISCONNECT, Mid.CREDITS):
-            fits = self._suspension.may_hear and self._on_stream(mid, data, now)
+            fits = self._suspension.may_hear and self._on_stream(header, data, now)
         elif mid == Mid.ABORT:
             fits = len(data) == BSDH_SIZE
             if fits:
@@ -81,9 +87,9 @@ class Session(RemakingSession):
         if not fits:
             self._violation(now)
 
-    def _on_stream(self, mid: int, data: bytes, now: Instant) -> bool:
+    def _on_stream(self, header: Bsdh, data: bytes, now: Instant) -> bool:
         """Data and DisConn; false if it breaks the protocol."""
-        size = len(data) - BSDH_SIZE
+        mid, size = header.mid, len(data) - BSDH_SIZE
         if mid == Mid.DISCONNECT:
             if size or self.peer_finished:
                 return False
@@ -99,8 +105,11 @@ class Session(RemakingSession):
         if self._app_closed:
             self._fail(WsaErrno.WSAECONNRESET, now)  # data for nobody, as TCP answers with RST
             return True
-        self._incoming.append(memoryview(data)[BSDH_SIZE:])
+        payload = self.urgent.hear(header.flags, memoryview(data)[BSDH_SIZE:])
         self._bytes_received += size
+        if not payload:
+            return True  # nothing but an urgent byte
+        self._incoming.append(payload)
         if not self._readable_told:
             self._readable_told = True
             self._events.append(Readable())
@@ -144,3 +153,9 @@ class Session(RemakingSession):
         """The peer broke the protocol."""
         if not self.is_closed:
             self._fail(WsaErrno.WSAECONNABORTED, now)
+
+
+def _may_have(flags: int, mid: int, data: bytes) -> bool:
+    """Flags belong to Data; an urgent byte must be there."""
+    present = flags & OOB_PRESENT and len(data) == BSDH_SIZE
+    return not flags or (mid == Mid.DATA and not present and not flags & ~(OOB_PRESENT | OOB_PENDING))

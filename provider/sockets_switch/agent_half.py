@@ -16,6 +16,7 @@ from fabric.units import Instant
 from provider import constants as c
 from provider.errors import WsaErrno, WsaError
 from provider.handoff import registry as handoff
+from provider.protocol_info import GUID
 from provider.sockets_switch import events
 from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
@@ -40,6 +41,13 @@ class AgentHalf:
     def attach(self, process: ProcessInstance, name: str, now: Instant) -> AttachedProcess:
         """WSPStartupEx for a process instance; attaching again changes nothing."""
         return self.core.attach(process, name, now)
+
+    def install_provider(self, provider_id: GUID, now: Instant) -> None:
+        """A provider comes into the list "TCP on SAN": it is started for every process, and listens where it must."""
+        if self.core.routing.install(provider_id):
+            for attached in self.core.processes.values():
+                self.core.start_provider(attached, now)
+            self._connections.listeners.provider_installed(now)
 
     def detach(self, process: ProcessInstance, now: Instant) -> None:
         """The process has ended: release all that it held (statement 126), and give back what waited for it."""
@@ -146,6 +154,8 @@ class AgentHalf:
         if not -(2**31) <= value < 2**32:
             raise WsaError(WsaErrno.WSAEINVAL, f"{value} does not fit an option")
         socket.options[level, name] = value
+        if (level, name) == (c.SOL_SOCKET, c.SO_OOBINLINE) and socket.session is not None:
+            socket.session.urgent.inline = bool(value)
         self.core.registry.used(socket.number)
 
     # ---------------------------------------------------------- data, by the driver
@@ -164,6 +174,34 @@ class AgentHalf:
             socket.session.send(data, now, beyond_limit=True)
             self.core.registry.used(socket.number)
             self.core.touch(socket)
+
+    def send_urgent(self, process: ProcessInstance, s: SocketHandle, data: bytes, now: Instant) -> None:
+        """WSPSend with MSG_OOB: the last byte of ``data`` is urgent; the driver has sent what the process wrote before.
+
+        WSAENOTCONN; WSAESHUTDOWN; WSAEWOULDBLOCK while the session takes nothing.
+        """
+        socket = self._controlled(process, s).socket
+        if socket.session is None or socket.phase is not SocketPhase.CONNECTED:
+            raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
+        socket.session.send(b"", now)  # says why if nothing may be sent
+        if not socket.session.send_space:
+            raise WsaError(WsaErrno.WSAEWOULDBLOCK, "the send buffer is full")
+        socket.session.send_urgent(data, now)
+        self.core.registry.used(socket.number)
+        self.core.touch(socket)
+
+    def receive_urgent(self, process: ProcessInstance, s: SocketHandle, peek: bool, now: Instant) -> int:
+        """WSPRecv with MSG_OOB: the urgent byte; WSAEINVAL when there is none outside the stream."""
+        socket = self._controlled(process, s).socket
+        if socket.session is None:
+            raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
+        found = socket.session.urgent.byte
+        if found is None:
+            raise WsaError(WsaErrno.WSAEINVAL, "there is no urgent data")
+        if not peek:
+            socket.session.urgent.byte = None
+            self.core.registry.used(socket.number)
+        return found
 
     def peek(self, s: SocketHandle, limit: int) -> bytes:
         """Up to ``limit`` bytes that wait for the process."""
@@ -295,6 +333,7 @@ class AgentHalf:
                 self.core.touch(socket)  # flushing made news
                 if not self._transfers.on_session_event(socket, event, now):
                     self._connections.on_session_event(socket, event, now)
+        self._transfers.on_settled(socket, now)
         self._connections.settle_end(socket, now)
 
     def _on_registry_event(self, event: object, now: Instant) -> None:
@@ -342,4 +381,5 @@ class AgentHalf:
         """WSPCleanup for processes that have exited, once what they had accepted is delivered."""
         for attached in [a for a in self._exited if not len(a.provider)]:
             self._exited.remove(attached)
-            attached.table.WSPCleanup(now)
+            if attached.provider.is_started:
+                attached.table.WSPCleanup(now)

@@ -8,7 +8,7 @@ from fabric.ids import SocketDescriptor
 from fabric.units import Instant
 from provider import constants as c
 from provider.errors import WsaError
-from provider.sockets_switch.shared_socket import AttachedProcess, SharedSocket
+from provider.sockets_switch.shared_socket import AttachedProcess, Descriptor, SharedSocket
 from provider.sockets_switch.switch_core import SwitchCore
 
 _SAME = c.FROM_PROTOCOL_INFO
@@ -34,3 +34,19 @@ def move_companion(core: SwitchCore, socket: SharedSocket, to: AttachedProcess, 
         raise
     pump.attach(to, moved, now)
     return moved
+
+
+def bring_home(core: SwitchCore, descriptor: Descriptor, now: Instant) -> None:
+    """The provider's socket comes back from a process that has closed or died, to the one that controls now.
+
+    Errors are those of ``move_companion``; nothing happens while the connection is on its way, made anew, or over.
+    """
+    socket, pump, dormant = descriptor.socket, descriptor.socket.pump, descriptor.san
+    if pump is None or pump.table is None or pump.lost is not None or socket.ended or pump.session.is_remaking:
+        return
+    here = pump.table is descriptor.owner.table
+    if here and pump.san == dormant:
+        return
+    descriptor.san = pump.san if here else move_companion(core, socket, descriptor.owner, now)
+    if dormant is not None:
+        descriptor.owner.table.WSPCloseSocket(dormant, now)

@@ -8,6 +8,7 @@ are finished the side that initiated the connection sends DREQ; the other waits 
 never read turn a close into an abort, as with TCP (RFC 1122 4.2.2.13).
 """
 
+from fabric.ids import SocketDescriptor
 from fabric.units import Instant
 from provider import constants as c
 from provider.errors import WsaErrno, WsaError
@@ -32,10 +33,7 @@ from provider.sockets_switch.rehoming import Rehoming
 from provider.sockets_switch.session_pump import SessionPump
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
-from provider.spi import (
-    Address,
-    NetworkEvent,
-)
+from provider.spi import Address, NetworkEvent, ProcTable
 
 EPHEMERAL_FIRST, EPHEMERAL_LAST = 49_152, 65_535
 _PEER_POINTS: dict[type, str] = {PeerSuspended: "handoff.peer.suspended", PeerResumed: "handoff.peer.resumed"}
@@ -82,6 +80,8 @@ class Connections:
         if socket.phase is not SocketPhase.BOUND or socket.local is None:
             raise WsaError(WsaErrno.WSAEINVAL, f"a socket that is {socket.phase.value} cannot connect")
         ip = core.config.ip if name[0].startswith("127.") or name[0] == ANY_ADDRESS else name[0]
+        if not core.routing.serves(ip):
+            raise WsaError(WsaErrno.WSAENETUNREACH, f"{ip} is on no subnet of the SAN; TCP/IP is the way there")
         remote = (ip, name[1])
         local = socket.local = (core.config.ip, socket.local[1])
         session = Session(Role.INITIATOR, core.config.session, local, remote, core.rng.getrandbits(64))
@@ -94,7 +94,7 @@ class Connections:
         socket.pump.attach(descriptor.owner, san, now)
         try:
             table.WSPBind(san, local, now)
-            self.replay_options(descriptor, now)
+            self.replay_options(socket, table, san, now)
             table.WSPEventSelect(san, NetworkEvent.FD_CONNECT, now)
             table.WSPConnect(san, remote, session.hello(now), now)
         except WsaError as error:
@@ -277,6 +277,7 @@ class Connections:
 
     def start_session(self, socket: SharedSocket, session: Session) -> None:
         socket.session = session
+        session.urgent.inline = bool(socket.options.get((c.SOL_SOCKET, c.SO_OOBINLINE)))
         socket.pump = SessionPump(session, self._core.config.session.receive_size)
 
     def _end_session(self, socket: SharedSocket) -> None:
@@ -289,11 +290,11 @@ class Connections:
                 if descriptor.san == pump.san and descriptor.owner.table is table:
                     descriptor.san = None
 
-    def replay_options(self, descriptor: Descriptor, now: Instant) -> None:
+    def replay_options(self, socket: SharedSocket, table: ProcTable, san: SocketDescriptor, now: Instant) -> None:
         """Options that the application set earlier and that the provider knows (statement 31)."""
-        for (level, name), value in descriptor.socket.options.items():
-            if (level, name) == (0xFFFF, 1):  # SOL_SOCKET, SO_DEBUG
-                descriptor.owner.table.WSPSetSockOpt(descriptor.san, level, name, value, now)
+        for (level, name), value in socket.options.items():
+            if (level, name) == (c.SOL_SOCKET, c.SO_DEBUG):
+                table.WSPSetSockOpt(san, level, name, value, now)
 
     def _ephemeral_port(self) -> int:
         span = EPHEMERAL_LAST - EPHEMERAL_FIRST + 1

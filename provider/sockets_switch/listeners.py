@@ -50,9 +50,17 @@ class Listeners:
         if socket.phase is not SocketPhase.BOUND or socket.local is None:
             raise WsaError(WsaErrno.WSAEISCONN, "the socket is connected or was")
         socket.backlog = backlog
-        core.companion_socket(descriptor, now)
-        self._begin_to_listen(descriptor, now)
+        if core.routing.is_installed:
+            self._begin_to_listen(descriptor, now)
         socket.phase = SocketPhase.LISTENING
+
+    def provider_installed(self, now: Instant) -> None:
+        """The SAN provider has come into use: it listens for every wildcard listener that exists (statement 12)."""
+        for socket in list(self._core.sockets.values()):
+            controlling = self._core.controlling(socket)
+            waits = socket.phase is SocketPhase.LISTENING and socket.listening is None
+            if waits and controlling is not None and socket.local is not None and socket.local[0] == ANY_ADDRESS:
+                self._begin_to_listen(controlling, now)
 
     def move(self, descriptor: Descriptor, now: Instant) -> None:
         """Control of a listener is with ``descriptor``: its process's provider accepts from now on, and has what waits.
@@ -60,23 +68,34 @@ class Listeners:
         WSAEMFILE or WSAENOBUFS, and nothing has changed, if that provider has no socket left.
         """
         core, socket = self._core, descriptor.socket
+        if not core.routing.is_installed:
+            return
         core.companion_socket(descriptor, now)
         self._accept_requests(socket, now)  # those that wait at the old one
         self._end_listening(socket, now)
-        self._begin_to_listen(descriptor, now)
+        self._listen_with_companion(descriptor, now)
         for child in socket.queue:
             self._move_waiting(child, descriptor.owner, now)
 
     def _begin_to_listen(self, descriptor: Descriptor, now: Instant) -> None:
-        """With the companion socket that the descriptor has got."""
+        """Make the companion socket; whatever fails leaves none behind."""
+        self._core.companion_socket(descriptor, now)
+        self._listen_with_companion(descriptor, now)
+
+    def _listen_with_companion(self, descriptor: Descriptor, now: Instant) -> None:
         socket, table, san = descriptor.socket, descriptor.owner.table, descriptor.san
         assert san is not None
         assert socket.local is not None
-        table.WSPBind(san, socket.local, now)
-        self._connections.replay_options(descriptor, now)
-        table.WSPListen(san, socket.backlog, now)
-        table.WSPEventSelect(san, NetworkEvent.FD_ACCEPT, now)
-        socket.listening, descriptor.san = (descriptor.owner, san), None
+        descriptor.san = None
+        try:
+            table.WSPBind(san, socket.local, now)
+            self._connections.replay_options(descriptor.socket, table, san, now)
+            table.WSPListen(san, socket.backlog, now)
+            table.WSPEventSelect(san, NetworkEvent.FD_ACCEPT, now)
+        except WsaError:
+            table.WSPCloseSocket(san, now)
+            raise
+        socket.listening = (descriptor.owner, san)
 
     def _end_listening(self, socket: SharedSocket, now: Instant) -> None:
         if socket.listening is not None:
@@ -153,11 +172,11 @@ class Listeners:
                 core.report("accept.rejected", socket=listener.number, error=error.name)
                 continue
             (session,) = made
+            child.options = dict(listener.options)
             self._connections.start_session(child, session)
             assert child.pump is not None
             child.phase = SocketPhase.CONNECTED
             child.local, child.remote = session.local, session.remote
-            child.options = dict(listener.options)
             waiting = core.new_descriptor(owner, child)  # the queue's own, until the application accepts
             waiting.san = san
             waiting.owner.descriptors.pop(waiting.s)

@@ -31,6 +31,8 @@ class SessionPump:
         """The process whose provider instance has the connection, or had it last."""
         self.san = SocketDescriptor(0)
         self._taken_back = 0
+        self.held = False
+        """Nothing new is sent, so that what is under way comes to its end."""
 
     @property
     def attached(self) -> bool:
@@ -91,7 +93,7 @@ class SessionPump:
         while self.lost is None and (wanted := session.receives_wanted()) > 0:
             session.posted(wanted)
             self.post(wanted, now)
-        while self.lost is None and (message := session.poll_transmit(now)) is not None:
+        while self.lost is None and not self.held and (message := session.poll_transmit(now)) is not None:
             self.sends_under_way += 1
             try:
                 table.WSPSend(san, Overlapped(data=message), now)

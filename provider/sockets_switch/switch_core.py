@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from fabric.ids import CatalogEntryId, ProcessInstance, SocketHandle
 from fabric.rng import Stream
 from fabric.units import MILLISECOND, SECOND, Duration, Instant
-from provider.catalog import TCPIP_ENTRY
+from provider.catalog import SAN_ENTRY, TCPIP_ENTRY
 from provider.errors import WsaErrno, WsaError
 from provider.handoff.fault_points import FaultPoints
 from provider.handoff.registry import HandoffRegistry
+from provider.protocol_info import GUID
 from provider.san_provider.parking import ParkingTable
 from provider.san_provider.proxy_driver import ProxyDriver
 from provider.san_provider.service_provider import VERSION_2_2, SanServiceProvider
 from provider.session.session import Session, SessionConfig
 from provider.sockets_switch.events import SwitchEvent
+from provider.sockets_switch.routing import Routing
 from provider.sockets_switch.shared_socket import AttachedProcess, Descriptor, SharedSocket
 from provider.spi import CallLog, Overlapped, UpcallTable, proc_table
 
@@ -39,6 +41,8 @@ class SwitchConfig:
     """Host names of the topology and their addresses."""
     session: SessionConfig
     default_mode: str = "suspend"
+    tcp_on_san: tuple[GUID, ...] = (SAN_ENTRY.info.ProviderId,)
+    """ProviderIds of the providers that the switch may use beside TCP/IP."""
     ticket_lifetime: Duration = 5 * SECOND
     suspend_deadline: Duration = 10 * SECOND
     close_linger: Duration = 30 * SECOND
@@ -56,6 +60,7 @@ class SwitchCore:
         self.proxy = proxy
         self.registry = registry
         self.parking = ParkingTable(rng)
+        self.routing = Routing(config.tcp_on_san, config.names)
         self.report = report
         self.faults = FaultPoints(report)
         self.rng = rng
@@ -84,15 +89,22 @@ class SwitchCore:
             log = CallLog(process, self._report_call)
             attached = AttachedProcess(process, provider, log.trace_calls(proc_table(provider)), log, name)
             self.processes[process] = attached
-            upcalls = UpcallTable(
-                WPUCreateSocketHandle=self._create_socket_handle,
-                WPUCloseSocketHandle=self._close_socket_handle,
-                WPUQuerySocketHandleContext=self._query_socket_handle_context,
-                WPUCompleteOverlappedRequest=self._complete_overlapped_request,
-                signal_event=self._signal_event,
-            )
-            attached.table.WSPStartupEx(VERSION_2_2, log.trace_upcalls(upcalls), TCPIP_ENTRY.info, now)
+            if self.routing.is_installed:
+                self.start_provider(attached, now)
         return attached
+
+    def start_provider(self, attached: AttachedProcess, now: Instant) -> None:
+        """WSPStartupEx, and the question for the provider's addresses."""
+        upcalls = UpcallTable(
+            WPUCreateSocketHandle=self._create_socket_handle,
+            WPUCloseSocketHandle=self._close_socket_handle,
+            WPUQuerySocketHandleContext=self._query_socket_handle_context,
+            WPUCompleteOverlappedRequest=self._complete_overlapped_request,
+            WPUSetEvent=self._signal_event,
+        )
+        attached.table.WSPStartupEx(VERSION_2_2, attached.log.trace_upcalls(upcalls), TCPIP_ENTRY.info, now)
+        with _Creating(self, SharedSocket(0)):
+            self.routing.query(attached.table, now)
 
     def process(self, process: ProcessInstance) -> AttachedProcess:
         """The attached process; WSANOTINITIALISED if it never attached."""

@@ -8,6 +8,7 @@ revoking  [5]         the source's data channel is cut off; what it got accepted
                       not read goes back to the front of the session's receive buffer
 remaking  [5]         a connection that an earlier hand-over makes anew is waited for
 suspending [5]        modes ``suspend`` and ``rehome``: SuspComm is out, the peer drains and answers SuspCommAck
+draining  [5]         what the provider still sends comes to its end; the session says nothing more
 ticketed  [5..8]      the provider gave its connection up, the ticket is out; no process may use the socket
 resumed   [8]         the target redeemed: commit, receives posted again, Resume to a suspended peer; in mode
                       ``rehome`` a new connection instead (:mod:`provider.sockets_switch.rehoming`)
@@ -29,14 +30,14 @@ from provider.handoff.fault_points import Parties
 from provider.protocol_info import WSAPROTOCOL_INFOW
 from provider.session.session import Aborted, Remade, Suspended, SuspensionLost
 from provider.sockets_switch import events
-from provider.sockets_switch.companions import move_companion
+from provider.sockets_switch.companions import bring_home
 from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
 
 MODES = ("suspend", "local", "rehome")
-WAITING = ("remaking", "suspending")
+WAITING = ("remaking", "suspending", "draining")
 UNTICKETED = ("revoking", *WAITING)
 STILL_OUT = "the peer has not answered an earlier hand-over that was given up; try again"
 WITHOUT_PEER = (SocketPhase.CREATED, SocketPhase.BOUND, SocketPhase.LISTENING)
@@ -149,6 +150,18 @@ class Transfers:
             core.touch(transfer.socket)
             self._reach(transfer, "suspend.after")
         else:
+            self._drain(transfer, now)
+
+    def _drain(self, transfer: Transfer, now: Instant) -> None:
+        """The provider is asked to duplicate when none of its sends is under way (statement 88)."""
+        assert transfer.socket.pump is not None
+        transfer.stage, transfer.socket.pump.held = "draining", True
+        self.on_settled(transfer.socket, now)
+
+    def on_settled(self, socket: SharedSocket, now: Instant) -> None:
+        """Something has happened to the socket; a send may have ended."""
+        transfer = self._by_socket.get(socket.number)
+        if transfer is not None and transfer.stage == "draining" and socket.pump and not socket.pump.sends_under_way:
             self._issue_ticket(transfer, now)
 
     def _issue_ticket(self, transfer: Transfer, now: Instant) -> None:
@@ -227,7 +240,7 @@ class Transfers:
         """
         core, socket = self._core, transfer.socket
         session, pump = socket.session, socket.pump
-        self._by_socket.pop(socket.number, None)
+        self._end(socket)
         descriptor.has_channel = session is not None and not socket.ended
         if session is None or pump is None:
             core.report("handoff.resume", socket=socket.number, epoch=epoch)
@@ -254,7 +267,7 @@ class Transfers:
         if isinstance(event, Remade) and transfer is not None and transfer.stage == "remaking":
             self._go_on(transfer, now)
             return True
-        if transfer is None or transfer.stage not in ("remaking", "suspending"):
+        if transfer is None or transfer.stage not in WAITING:
             pump, session = socket.pump, socket.session
             if isinstance(event, Suspended) and pump is not None and pump.owner is not None and session is not None:
                 # Given up meanwhile, but this peer knows no other way to go on.
@@ -264,7 +277,7 @@ class Transfers:
         if isinstance(event, Suspended):
             self._core.report("handoff.suspended", socket=socket.number, epoch=transfer.epoch)
             self._reach(transfer, "suspended.before")
-            self._issue_ticket(transfer, now)
+            self._drain(transfer, now)
             self._reach(transfer, "suspended.after")
             return True
         if isinstance(event, SuspensionLost):
@@ -285,10 +298,13 @@ class Transfers:
         """Give up on peers that do not answer a suspension."""
         for transfer in list(self._by_socket.values()):
             if transfer.stage in WAITING and now >= transfer.deadline:
-                self._fail(transfer, WsaErrno.WSAENETDOWN, "the peer did not answer the suspension in time", now)
+                text = "the peer did not answer the suspension in time"
+                if transfer.stage == "draining":
+                    text = "what was sent has not reached the peer in time"
+                self._fail(transfer, WsaErrno.WSAENETDOWN, text, now)
 
     def poll_timeout(self) -> Instant | None:
-        """The earliest deadline of a suspension."""
+        """The earliest deadline of a peer's."""
         return min((t.deadline for t in self._by_socket.values() if t.stage in WAITING), default=None)
 
     def _fail(self, transfer: Transfer, error: WsaErrno, text: str, now: Instant) -> None:
@@ -306,7 +322,7 @@ class Transfers:
     ) -> None:
         """RETURN: the source's descriptor controls the socket again, with a fresh channel."""
         core = self._core
-        transfer = self._by_socket.pop(socket.number, None)
+        transfer = self._end(socket)
         if transfer is not None and transfer.stage in UNTICKETED:
             text = "the target process ended"
             core.emit(events.DuplicateFailed(transfer.operation, WsaErrno.WSAEINVAL, text))
@@ -327,7 +343,7 @@ class Transfers:
     def on_aborted(self, socket: SharedSocket, now: Instant) -> None:
         """ABORT: nobody can have the socket; the peer must see a reset."""
         core = self._core
-        transfer = self._by_socket.pop(socket.number, None)
+        transfer = self._end(socket)
         pump = socket.pump
         if pump is not None and not pump.attached and transfer is not None and transfer.template is not None:
             transfer.source.owner.provider.discard(transfer.template, now)
@@ -340,22 +356,12 @@ class Transfers:
             self._connections.close_last(socket, False, now)
 
     def _bring_home(self, descriptor: Descriptor, now: Instant) -> None:
-        """The provider's socket comes back from a process that has closed or died, to the one that controls now."""
-        core, socket, pump = self._core, descriptor.socket, descriptor.socket.pump
-        if pump is None or pump.lost is not None or socket.ended or pump.session.is_remaking:
-            return
-        dormant, here = descriptor.san, pump.table is descriptor.owner.table
-        if pump.table is None or (here and pump.san == dormant):
-            return
         try:
-            descriptor.san = pump.san if here else move_companion(core, socket, descriptor.owner, now)
+            bring_home(self._core, descriptor, now)
         except WsaError as error:
-            socket.pump = None
-            core.report("handoff.connection_lost", socket=socket.number, error=error.name)
-            self._connections.lose(socket, WsaErrno.WSAECONNABORTED, now)
-            return
-        if dormant is not None:
-            descriptor.owner.table.WSPCloseSocket(dormant, now)
+            descriptor.socket.pump = None
+            self._core.report("handoff.connection_lost", socket=descriptor.socket.number, error=error.name)
+            self._connections.lose(descriptor.socket, WsaErrno.WSAECONNABORTED, now)
 
     def _take_listener_back(self, descriptor: Descriptor, now: Instant) -> None:
         try:
@@ -369,6 +375,11 @@ class Transfers:
         if faults.armed:
             source = transfer.source.owner.process
             faults.reach(f"handoff.{point}", Parties(by or source, source, transfer.target))
+
+    def _end(self, socket: SharedSocket) -> Transfer | None:
+        if socket.pump is not None:
+            socket.pump.held = False
+        return self._by_socket.pop(socket.number, None)
 
     def in_transfer(self, socket: SharedSocket) -> bool:
         """Whether no process may use the socket now because it is being handed over."""

@@ -43,7 +43,13 @@ class Instance:
         self.full = False
         self._handles = count(1000)
         self.upcalls = log.trace_upcalls(
-            UpcallTable(self._create, self._close, self.handles.get, self._complete, self.signalled.append)
+            UpcallTable(
+                WPUCreateSocketHandle=self._create,
+                WPUCloseSocketHandle=self._close,
+                WPUQuerySocketHandleContext=self.handles.get,
+                WPUCompleteOverlappedRequest=self._complete,
+                WPUSetEvent=self.signalled.append,
+            )
         )
 
     def start(self, version=VERSION_2_2):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fabric.units import MILLISECOND, SECOND
 from provider.errors import WsaError
 from provider.sockets_switch import events
+from provider.sockets_switch.routing import Routing
 from tests.support.handoff_run import SENDER, SOURCE, TARGET, build
 
 CLIENT_IP, SERVER_IP = "10.77.0.1", "10.77.0.2"
@@ -32,11 +33,16 @@ class Call:
 class SpiRun:
     """See the module text; ``trace`` is the list of all calls."""
 
-    def __init__(self, seed=1, loss=0.0):
+    def __init__(self, seed=1, loss=0.0, tcp_on_san=None):
         self.run = build(seed, loss)
+        if tcp_on_san is not None:
+            for stack in (self.run.client, self.run.server):
+                stack.core.routing = Routing(tcp_on_san, stack.config.names)
         self.world = self.run.world
         self.stacks = {SENDER: self.run.client, SOURCE: self.run.server, TARGET: self.run.server}
         self.trace = []
+        self.failing = {}
+        """Calls by name that fail from now on, and how."""
         for process in self.stacks:
             self.attach(process)
 
@@ -46,7 +52,8 @@ class SpiRun:
         """The process attaches to its host; its calls and upcalls are recorded from here on."""
         attached = self.call(process, "attach", "")
         attached.table = self._watched(process, attached.table)
-        attached.provider.upcalls = self._watched(process, attached.provider.upcalls)
+        if attached.provider.is_started:
+            attached.provider.upcalls = self._watched(process, attached.provider.upcalls)
         return attached
 
     def node(self, process):
@@ -99,8 +106,10 @@ class SpiRun:
         return self.call(SENDER, "accept", self.listener.s), source
 
     def write(self, process, descriptor, data):
-        """All of ``data``, however long it takes."""
+        """All of ``data``; AssertionError if that is not taken within 20 s."""
+        deadline = self.world.now + 20 * SECOND
         while data:
+            assert self.world.now < deadline, f"{len(data)} bytes are left"
             space = self.half(process).send_space(descriptor.s)
             self.act(process, "send", descriptor.s, data[:space])
             data = data[space:]
@@ -123,7 +132,10 @@ class SpiRun:
         """WSPDuplicateSocket; the 628 bytes."""
         self.run.seen.clear()
         self.call(process, "duplicate", descriptor.s, target, mode)
-        return self.run.wait(events.DuplicateDone).info
+        found = lambda: [e for n, e in self.run.seen if n == node and isinstance(e, events.DuplicateDone)]  # noqa: E731
+        node = self.node(process)
+        assert self.world.run_while(lambda: not found(), self.world.now + 20 * SECOND), "no DuplicateDone"
+        return found()[0].info
 
     def hand_over(self, process, descriptor, target, mode="suspend"):
         """WSPDuplicateSocket and the WSPSocket that redeems; the target's descriptor."""
@@ -146,6 +158,10 @@ class SpiRun:
     def _watched(self, process, table):
         def watch(name, function):
             def watched(*arguments):
+                if name in self.failing:
+                    call = Call(process, name, arguments, self.world.now, int(self.failing[name]))
+                    self.trace.append(call)
+                    raise WsaError(self.failing[name], "as the test wants it")
                 call = Call(process, name, arguments, self.world.now)
                 self.trace.append(call)
                 try:

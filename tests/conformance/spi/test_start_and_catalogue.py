@@ -10,6 +10,7 @@ from provider.catalog import SAN_ENTRY, TCPIP_ENTRY
 from provider.errors import WsaErrno
 from provider.protocol_info import GUID, SIZE
 from provider.san_provider.service_provider import VERSION_2_2
+from provider.spi import UpcallTable
 from tests.support.handoff_run import SOURCE, build
 from tests.support.spi_bench import Instance, error_of
 
@@ -36,6 +37,16 @@ def test_002_with_the_entry_of_the_tcpip_provider(bench):
     instance.provider.startup_ex(VERSION_2_2, instance.upcalls, TCPIP_ENTRY.info, 0)
     assert given[0][2] is TCPIP_ENTRY.info
     assert TCPIP_ENTRY.info.ProviderId != SAN_ENTRY.info.ProviderId
+
+
+def test_003_the_upcall_table_has_sixteen_entries_and_comes_by_reference(bench):
+    names = [entry.name for entry in dataclasses.fields(UpcallTable)]
+    assert (len(names), names[-1]) == (16, "WPUCompleteOverlappedRequest")
+    assert all(name.startswith("WPU") for name in names)
+    instance = bench.instance("a")
+    assert instance.provider.upcalls is instance.upcalls  # a change of an entry would reach the provider
+    assert error_of(instance.upcalls.WPUPostMessage) == WsaErrno.WSAEOPNOTSUPP
+    assert {name for name in attached().log.counts if name.startswith("WPU")} == set(names)
 
 
 @pytest.mark.parametrize("version", [0x0002, 0x0101, 0x0201, 0x0000])
@@ -129,6 +140,14 @@ def test_025_the_descriptor_is_the_providers_and_upcalls_use_the_handle(bench):
 )
 def test_026_wrong_family_type_and_protocol(bench, argument, value, number):
     assert error_of(lambda: bench.instance("a").socket(**{**SOCKET_DEFAULTS, argument: value})) == number
+
+
+@pytest.mark.parametrize("group", [1, 2, 77, 0xFFFFFFFF])
+def test_028_there_are_no_socket_groups(bench, group):
+    table = bench.instance("a").table
+    arguments = (c.AF_INET, c.SOCK_STREAM, c.IPPROTO_TCP, None, c.WSA_FLAG_OVERLAPPED, 0)
+    assert error_of(lambda: table.WSPSocket(*arguments, group)) == WsaErrno.WSAEINVAL
+    assert table.WSPSocket(*arguments, 0)
 
 
 def test_115_a_descriptor_is_not_reused_while_its_socket_is_open(bench):
