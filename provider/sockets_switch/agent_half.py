@@ -34,6 +34,8 @@ class AgentHalf:
         self._connections = Connections(core)
         self._transfers = Transfers(core, self._connections)
         self._exited: list[AttachedProcess] = []
+        self._deadlines: dict[int, Instant] = {}
+        """Of the sockets that wait for something, which are few; every change of a socket touches it."""
 
     # --------------------------------------------------------------- processes
 
@@ -69,6 +71,7 @@ class AgentHalf:
             raise WsaError(WsaErrno.WSAESOCKTNOSUPPORT, f"socket type {kind}; the SAN carries SOCK_STREAM")
         if protocol not in (0, c.IPPROTO_TCP):
             raise WsaError(WsaErrno.WSAEPROTONOSUPPORT, f"protocol {protocol}")
+        self.core.require_room(attached)
         socket = self.core.new_socket()
         descriptor = self.core.new_descriptor(attached, socket)
         self.core.registry.open(socket.number, holder_of(descriptor), now)
@@ -226,7 +229,9 @@ class AgentHalf:
                 self._connections.on_signal(core.signalled.popleft(), now)
             elif core.dirty:
                 number = next(iter(core.dirty))
-                self._settle_socket(core.dirty.pop(number), now)
+                socket = core.dirty.pop(number)
+                self._settle_socket(socket, now)
+                self._note_deadline(socket)
             elif (event := core.registry.poll_event()) is not None:
                 self._on_registry_event(event, now)
             else:
@@ -239,25 +244,19 @@ class AgentHalf:
         core = self.core
         core.registry.handle_timeout(now)
         self._transfers.handle_timeout(now)
-        for socket in list(core.sockets.values()):
-            session = socket.session
-            if session is None:
+        for number in [number for number, deadline in self._deadlines.items() if now >= deadline]:
+            socket = core.sockets.get(number)
+            if socket is None or socket.session is None:
+                del self._deadlines[number]
                 continue
-            deadline = session.poll_timeout()
+            deadline = socket.session.poll_timeout()
             if deadline is not None and now >= deadline:
-                session.handle_timeout(now)
-                core.touch(socket)
-            if socket.linger_until is not None and now >= socket.linger_until:
-                core.touch(socket)
+                socket.session.handle_timeout(now)
+            core.touch(socket)
 
     def poll_timeout(self) -> Instant | None:
         """The earliest of all those deadlines."""
-        deadlines = [
-            self.core.registry.poll_timeout(),
-            self._transfers.poll_timeout(),
-            self._connections.poll_timeout(),
-        ]
-        deadlines += [s.session.poll_timeout() for s in self.core.sockets.values() if s.session is not None]
+        deadlines = [self.core.registry.poll_timeout(), self._transfers.poll_timeout(), *self._deadlines.values()]
         return min((d for d in deadlines if d is not None), default=None)
 
     # -------------------------------------------------------------------- private
@@ -292,6 +291,15 @@ class AgentHalf:
                 if not self._transfers.on_session_event(socket, event, now):
                     self._connections.on_session_event(socket, event, now)
         self._connections.settle_end(socket, now)
+
+    def _note_deadline(self, socket: SharedSocket) -> None:
+        session = socket.session
+        wanted = [socket.linger_until, None if session is None else session.poll_timeout()]
+        known = [deadline for deadline in wanted if deadline is not None]
+        if known and session is not None and socket.number in self.core.sockets:
+            self._deadlines[socket.number] = min(known)
+        else:
+            self._deadlines.pop(socket.number, None)
 
     def _on_registry_event(self, event: object, now: Instant) -> None:
         core = self.core

@@ -161,6 +161,7 @@ class Transfers:
         assert transfer is not None, "the registry granted a ticket that the switch does not know"
         assert transfer.template is not None
         socket = transfer.socket
+        core.require_room(attached)
         descriptor = core.new_descriptor(attached, socket)
         try:
             if socket.phase is SocketPhase.LISTENING:
