@@ -10,6 +10,7 @@ import trio
 from fabric.assembly import ip_bytes, mac_of
 from fabric.units import SECOND, Instant
 from nodes.agent.applications import ApplicationServer
+from nodes.agent.limits import limits_for, open_files
 from nodes.daemon import NodeConfig, NodeDaemon, parse_arguments
 from provider.san_provider.config import ProxyConfig
 from provider.stack import HostConfig, HostStack
@@ -29,6 +30,7 @@ def main() -> int:
     async def run() -> None:
         daemon = NodeDaemon(config)
         plan, node = daemon.plan, config.node
+        limits = limits_for(open_files())
         ip = config.topology.hosts[node].ip
         stack = HostStack(
             HostConfig(
@@ -40,6 +42,7 @@ def main() -> int:
                 seed=int.from_bytes(os.urandom(8), "big"),
                 node_key=os.urandom(32),
                 default_mode=config.mode,
+                quotas=limits.quotas,
                 proxy=ProxyConfig(ack_timeout=ack_timeout_code(plan.max_round_trip())),
             ),
             lambda event, **members: daemon.journal.record(time.monotonic_ns(), node, event, **members),
@@ -51,7 +54,9 @@ def main() -> int:
 
         driver = daemon.build(stack, on_event)
         path = config.directory / f"{node}.agent"
-        applications = ApplicationServer(stack, driver, daemon.journal, node, path, time.monotonic_ns)
+        applications = ApplicationServer(stack, driver, daemon.journal, node, path, time.monotonic_ns, limits)
+
+        daemon.more_statistics = lambda: {"applications": applications.statistics()}
 
         async def serve(nursery: trio.Nursery) -> None:
             await nursery.start(applications.serve)

@@ -185,11 +185,21 @@ class AgentHalf:
         session = self.core.descriptors[s].socket.session
         return session is not None and session.peer_finished and not session.unread
 
-    def channel_revoked(self, s: SocketHandle, accepted: bytes, unread: bytes, finished: bool, now: Instant) -> None:
+    def channel_revoked(
+        self,
+        s: SocketHandle,
+        accepted: bytes,
+        unread: bytes,
+        finished: bool,
+        now: Instant,
+        *,
+        overflow: bool = False,
+    ) -> None:
         """The answer to ``RevokeChannel``.
 
         ``accepted``: what the process wrote and we had not read; ``unread``: what it had not read, in stream order;
-        ``finished``: it had shut its sending direction down itself.
+        ``finished``: it had shut its sending direction down itself; ``overflow``: it tampered with its channel and
+        wrote more than a driver keeps, so that the stream cannot go on.
         """
         core = self.core
         descriptor = core.descriptors.get(s)
@@ -200,6 +210,8 @@ class AgentHalf:
         session = socket.session
         if accepted or len(unread) < descriptor.given:
             core.registry.used(socket.number)
+        if overflow:
+            self._connections.abort(socket, WsaErrno.WSAECONNABORTED, now)
         if session is not None and not socket.ended:
             if accepted:
                 session.send(accepted, now, beyond_limit=True)

@@ -37,9 +37,22 @@ MEMBERS = {
 }
 """Operation -> its members; a space at the end distinguishes two forms of one operation."""
 GOOD: dict[str, Any] = {
-    **{"version": 1, "name": "hostile", "af": 2, "type": 1, "protocol": 0, "info": "", "address": ["", 0]},
-    **{"backlog": 1, "pid": 1, "mode": "local", "back": False, "level": 0xFFFF, "value": 1},
-    **{"scenario": "san", "step": 1, "moment": "before"},
+    "version": 1,
+    "name": "hostile",
+    "af": 2,
+    "type": 1,
+    "protocol": 0,
+    "info": "",
+    "address": ["", 0],
+    "backlog": 1,
+    "pid": 1,
+    "mode": "local",
+    "back": False,
+    "level": 0xFFFF,
+    "value": 1,
+    "scenario": "san",
+    "step": 1,
+    "moment": "before",
 }
 
 
