@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from itertools import islice
 from typing import Any
 
 import trio
@@ -14,6 +15,10 @@ from nodes.agent.limits import limits_for, open_files
 from nodes.daemon import NodeConfig, NodeDaemon, parse_arguments
 from provider.san_provider.config import ProxyConfig
 from provider.stack import HostConfig, HostStack
+
+
+SHOWN_MAX = 256
+"""Sockets, and processes, in one answer of ``ps``, which has a bound; the rest is counted."""
 
 
 def ack_timeout_code(round_trip: int) -> int:
@@ -71,7 +76,7 @@ def describe(config: NodeConfig, stack: HostStack) -> dict[str, Any]:
     """What ``sanloom ps`` shows of a host."""
     core = stack.core
     sockets = []
-    for socket in core.sockets.values():
+    for socket in islice(core.sockets.values(), SHOWN_MAX):
         controlling = core.controlling(socket)
         sockets.append(
             {
@@ -84,9 +89,10 @@ def describe(config: NodeConfig, stack: HostStack) -> dict[str, Any]:
                 "epoch": core.registry.epoch(socket.number),
             }
         )
-    processes = [{"pid": p.process.pid, "name": p.name} for p in core.processes.values()]
-    ip = stack.config.ip
-    return {"kind": "host", "node": config.node, "ip": ip, "processes": processes, "sockets": sockets}
+    processes = [{"pid": p.process.pid, "name": p.name} for p in islice(core.processes.values(), SHOWN_MAX)]
+    not_shown = len(core.sockets) - len(sockets) + len(core.processes) - len(processes)
+    shown = {"kind": "host", "node": config.node, "ip": stack.config.ip, "processes": processes, "sockets": sockets}
+    return shown | ({"not_shown": not_shown} if not_shown else {})
 
 
 if __name__ == "__main__":

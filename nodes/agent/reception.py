@@ -109,7 +109,7 @@ class Reception:
             finally:
                 os.umask(previous)
             self._path.chmod(stat.S_IRUSR | stat.S_IWUSR)
-            listener.listen(128)
+            listener.listen(1024)
             self._acceptor = Acceptor(listener)
             task_status.started()
             while True:

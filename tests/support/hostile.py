@@ -9,6 +9,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from provider import ipc
+
 PACKET_MAX = 65_536
 WRONG = (
     *(None, True, -1, 0, 1, 7, 2**31, 2**63, -(2**63), 10**4000, 1.5, float("nan"), float("inf"), 1e308),
@@ -59,8 +61,7 @@ GOOD: dict[str, Any] = {
 def connect(path: str | None = None) -> socket.socket:
     """A raw connection to the agent of this process's host, or to another socket."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.settimeout(20)
-    sock.connect(path or os.environ["SANLOOM_AGENT"])
+    ipc.connect(sock, path or os.environ["SANLOOM_AGENT"], 20)
     return sock
 
 
