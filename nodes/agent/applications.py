@@ -98,7 +98,14 @@ class ApplicationServer:
 
     def statistics(self) -> dict[str, Any]:
         """Counters, for leak checks."""
+        stack = self._stack.statistics()
         return {
+            "processes": stack.processes,
+            "sockets": stack.sockets,
+            "lingering": len(self._half.core.lingering),
+            "descriptors": stack.descriptors,
+            "endpoints": stack.endpoints,
+            "parked": stack.parked,
             **self._reception.statistics(),
             **self.channels.statistics(),
             "hand_overs_awaited": len(self._duplicates),
@@ -107,7 +114,12 @@ class ApplicationServer:
 
     def _on_end(self, process: ProcessInstance) -> None:
         """Release what the process held as soon as it has ended."""
+        attached = self._half.core.processes.get(process)
+        descriptors = [] if attached is None else list(attached.descriptors)
         self._command(lambda now: self._half.detach(process, now))
+        for s in descriptors:
+            if s not in self._half.core.descriptors:
+                self.channels.discard(s)
 
     def _is_needed(self, process: ProcessInstance) -> bool:
         """Whether its end matters to somebody."""

@@ -37,6 +37,8 @@ REFUSAL_SECONDS = 2.0
 REFUSALS_MAX = 16
 """Callers that are told why they are refused, at one time; more are just hung up on."""
 TEXT_MAX = 500
+WATCH_SECONDS = 2.0
+"""How often it is asked whether the end of a process still matters: it may have been no more than a ticket's target."""
 _UCRED = struct.Struct("3i")
 
 Reply: TypeAlias = tuple[dict[str, Any], list[int]]
@@ -125,13 +127,7 @@ class Reception:
 
     def require_room(self, process: ProcessInstance) -> None:
         """WSAENOBUFS if ``process`` is one too many to watch."""
-        if process in self._watched:
-            return
-        if len(self._watched) >= self._limits.processes:
-            for other in [other for other in self._watched if not self._is_needed(other)]:
-                if other not in self._visitors:
-                    self._unwatch(other)
-        if len(self._watched) >= self._limits.processes:
+        if process not in self._watched and len(self._watched) >= self._limits.processes:
             raise WsaError(WsaErrno.WSAENOBUFS, f"{self._limits.processes} processes use this host already")
 
     def watch(self, process: ProcessInstance, pidfd: int) -> None:
@@ -144,13 +140,19 @@ class Reception:
 
     async def _watch(self, process: ProcessInstance, watch: "_Watch") -> None:
         """Hang up on a process that has ended, and tell of it."""
-        try:
-            if self._watched.get(process) is watch:
-                await trio.lowlevel.wait_readable(watch.pidfd)
-        except trio.ClosedResourceError:
-            return
-        if self._watched.get(process) is not watch:
-            return
+        while True:
+            if self._watched.get(process) is not watch:
+                return
+            with trio.move_on_after(WATCH_SECONDS) as pause:
+                try:
+                    await trio.lowlevel.wait_readable(watch.pidfd)
+                except trio.ClosedResourceError:
+                    return
+            if not pause.cancelled_caught:
+                break
+            if process not in self._visitors and not self._is_needed(process):
+                self._unwatch(process)
+                return
         self._unwatch(process)
         visitor = self._visitors.pop(process, None)
         if visitor is not None:
