@@ -81,14 +81,20 @@ class Channels:
         """The channel of a descriptor that has taken a socket over: a connection's is opened, a listener's tells of
         what waits, another one waits for the connection to be made.
         """
-        descriptor = self._half.core.descriptors[s]
-        if descriptor.socket.session is not None:
-            self.open(s)
-        for _ in descriptor.socket.queue:
-            self._channels[s].pair.signal_waiting()
+        self._driver.command(partial(self._offer, s))
 
     def open(self, s: SocketHandle) -> None:
         """Bytes may move."""
+        self._driver.command(partial(self._open, s))
+
+    def _offer(self, s: SocketHandle, now: Instant) -> None:
+        descriptor = self._half.core.descriptors[s]
+        if descriptor.socket.session is not None:
+            self._open(s, now)
+        for _ in descriptor.socket.queue:
+            self._channels[s].pair.signal_waiting()
+
+    def _open(self, s: SocketHandle, now: Instant) -> None:
         channel = self._channels.get(s)
         if channel is None or channel.is_open:
             return
@@ -99,7 +105,7 @@ class Channels:
         channel.is_open = True
         channel.pair.open()
         self.nursery.start_soon(self._read, channel)
-        self._driver.command(lambda now: self._give(channel, now))
+        self._give(channel, now)
 
     def finish_sending(self, s: SocketHandle) -> None:
         """The process shuts its sending direction down: the reading task finds the end after the last byte."""
@@ -164,14 +170,20 @@ class Channels:
     # ------------------------------------------------------------------ events of the stack
 
     def on_event(self, event: object, now: Instant) -> None:
-        """One event that concerns a channel."""
+        """One event that concerns a channel. We are inside a turn of the driver: nothing here may begin another, or
+        many events at once would go deeper and deeper.
+        """
         s: SocketHandle = event.s  # type: ignore[attr-defined]
         if isinstance(event, events.RevokeChannel):
             self._revoke(s, now)
             return
         if isinstance(event, events.ControlReturned):
-            self._revive(s)
-            return
+            self._revive(s, now)
+        else:
+            self._tell(event, s, now)
+        self._stack.settle(now)
+
+    def _tell(self, event: object, s: SocketHandle, now: Instant) -> None:
         channel = self._channels.get(s)
         if channel is None or channel.pair.closed:
             return
@@ -181,7 +193,7 @@ class Channels:
         elif isinstance(event, events.Writable):
             channel.space.set()
         elif isinstance(event, events.ChannelOpened):
-            self.open(s)
+            self._open(s, now)
         elif isinstance(event, events.ConnectionWaiting):
             channel.pair.signal_waiting()
         elif isinstance(event, events.ChannelReset):
@@ -211,14 +223,14 @@ class Channels:
             self.discard(s)
         self._stack.settle(now)
 
-    def _revive(self, s: SocketHandle) -> None:
+    def _revive(self, s: SocketHandle, now: Instant) -> None:
         """Control returned: a fresh channel, which the process fetches with ``reattach``."""
         self._returned[s] = None
         self._channels.pop(s, None)
         with contextlib.suppress(WsaError):  # without a descriptor left, when the process asks for it
             with self.new_pair() as pair:
                 self.create(s, pair)
-            self.offer(s)
+            self._offer(s, now)
 
     # ---------------------------------------------------------------------------- moving bytes
 

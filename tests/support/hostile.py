@@ -11,7 +11,10 @@ from typing import Any
 
 from provider import ipc
 
-PACKET_MAX = 65_536
+__all__ = [
+    *("answer", "ask", "ask_fds", "attached", "connect", "encoded", "garbage", "new_socket", "throw", "wrong_requests"),
+    "wsa",
+]
 WRONG = (
     *(None, True, -1, 0, 1, 7, 2**31, 2**63, -(2**63), 10**4000, 1.5, float("nan"), float("inf"), 1e308),
     *("", "x", "\0", "\ud800", "é" * 30_000, "\n" * 9_000, "1.2", "a.b.c.d", "999.1.1.1", "1.2.3.4.5", "-1.0.0.1"),
