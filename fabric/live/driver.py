@@ -86,13 +86,18 @@ class NodeDriver:
         self._due: list[tuple[Instant, int, int, bytes]] = []
         self._sequence = 0
         self._now: Instant = 0
+        self._draining = False
         self._wake = trio.Event()
         self._timer = Timer()
 
     # ------------------------------------------------------------------- commands
 
     def command(self, function: Callable[[Instant], T]) -> T:
-        """Run ``function`` on the engine now, after everything that was due before, and carry its outputs away."""
+        """Run ``function`` on the engine now, after everything that was due before, and carry its outputs away.
+
+        Not for handlers of events: they are inside a turn already, and have the engine to themselves.
+        """
+        assert not self._draining, "an event handler began another turn"
         self._process(time.monotonic_ns())
         self._now = max(self._now, time.monotonic_ns())
         try:
@@ -270,15 +275,19 @@ class NodeDriver:
     def _drain(self) -> None:
         """Carry the engine's frames and events away until it has none."""
         engine, now, outgoing = self.engine, self._now, self._outgoing
-        while True:
-            transmit = engine.poll_transmit(now)
-            if transmit is not None:
-                self._send(outgoing[transmit.port], transmit.frame, now)
-                continue
-            event = engine.poll_event()
-            if event is None:
-                return
-            self._on_event(event, now)
+        self._draining = True
+        try:
+            while True:
+                transmit = engine.poll_transmit(now)
+                if transmit is not None:
+                    self._send(outgoing[transmit.port], transmit.frame, now)
+                    continue
+                event = engine.poll_event()
+                if event is None:
+                    return
+                self._on_event(event, now)
+        finally:
+            self._draining = False
 
     def _send(self, out: _Outgoing, frame: bytes, now: Instant) -> None:
         model = out.model

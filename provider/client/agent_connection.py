@@ -40,8 +40,7 @@ class AgentConnection:
         self._socket = _Stdlib(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._number = 0
         try:
-            self._socket.settimeout(REQUEST_TIMEOUT)
-            self._socket.connect(path)
+            ipc.connect(self._socket, path, REQUEST_TIMEOUT)
             self.host, _ = self.call("attach", version=ipc.VERSION, name=_process_name())
         except OSError as error:
             self._socket.close()

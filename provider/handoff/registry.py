@@ -335,6 +335,10 @@ class HandoffRegistry:
         socket = self._sockets.get(socket_id)
         return 0 if socket is None else socket.epoch
 
+    def expects(self, process: ProcessInstance) -> bool:
+        """Whether a socket is being handed to this process."""
+        return any(transfer.target == process for transfer in self._transfers.values())
+
     def statistics(self) -> RegistryStatistics:
         """A frozen snapshot."""
         return RegistryStatistics(

@@ -20,6 +20,7 @@ from provider.protocol_info import GUID
 from provider.sockets_switch import events
 from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
+from provider.sockets_switch.moving_bytes import MovingBytes
 from provider.sockets_switch.options import DEFAULTS, READ_ONLY
 from provider.sockets_switch.shared_socket import AttachedProcess, Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
@@ -27,7 +28,7 @@ from provider.sockets_switch.transfers import Transfers
 from provider.spi import Address
 
 
-class AgentHalf:
+class AgentHalf(MovingBytes):
     """See the module text."""
 
     def __init__(self, core: SwitchCore) -> None:
@@ -35,6 +36,8 @@ class AgentHalf:
         self._connections = Connections(core)
         self._transfers = Transfers(core, self._connections)
         self._exited: list[AttachedProcess] = []
+        self._deadlines: dict[int, Instant] = {}
+        """Of the sockets that wait for something, which are few; every change of a socket touches it."""
 
     # --------------------------------------------------------------- processes
 
@@ -77,6 +80,7 @@ class AgentHalf:
             raise WsaError(WsaErrno.WSAESOCKTNOSUPPORT, f"socket type {kind}; the SAN carries SOCK_STREAM")
         if protocol not in (0, c.IPPROTO_TCP):
             raise WsaError(WsaErrno.WSAEPROTONOSUPPORT, f"protocol {protocol}")
+        self.core.require_room(attached)
         socket = self.core.new_socket()
         descriptor = self.core.new_descriptor(attached, socket)
         self.core.registry.open(socket.number, holder_of(descriptor), now)
@@ -160,75 +164,21 @@ class AgentHalf:
 
     # ---------------------------------------------------------- data, by the driver
 
-    def send_space(self, s: SocketHandle) -> int:
-        """Bytes that the session takes now from ``s``; 0 while it may not send."""
-        descriptor = self.core.descriptors.get(s)
-        if descriptor is None or not descriptor.has_channel or descriptor.socket.session is None:
-            return 0
-        return descriptor.socket.session.send_space
-
-    def send(self, s: SocketHandle, data: bytes, now: Instant) -> None:
-        """Bytes that the process wrote into its channel; the driver keeps to ``send_space``."""
-        socket = self.core.descriptors[s].socket
-        if socket.session is not None and not socket.ended:
-            socket.session.send(data, now, beyond_limit=True)
-            self.core.registry.used(socket.number)
-            self.core.touch(socket)
-
-    def send_urgent(self, process: ProcessInstance, s: SocketHandle, data: bytes, now: Instant) -> None:
-        """WSPSend with MSG_OOB: the last byte of ``data`` is urgent; the driver has sent what the process wrote before.
-
-        WSAENOTCONN; WSAESHUTDOWN; WSAEWOULDBLOCK while the session takes nothing.
-        """
-        socket = self._controlled(process, s).socket
-        if socket.session is None or socket.phase is not SocketPhase.CONNECTED:
-            raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
-        socket.session.send(b"", now)  # says why if nothing may be sent
-        if not socket.session.send_space:
-            raise WsaError(WsaErrno.WSAEWOULDBLOCK, "the send buffer is full")
-        socket.session.send_urgent(data, now)
-        self.core.registry.used(socket.number)
-        self.core.touch(socket)
-
-    def receive_urgent(self, process: ProcessInstance, s: SocketHandle, peek: bool, now: Instant) -> int:
-        """WSPRecv with MSG_OOB: the urgent byte; WSAEINVAL when there is none outside the stream."""
-        socket = self._controlled(process, s).socket
-        if socket.session is None:
-            raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
-        found = socket.session.urgent.byte
-        if found is None:
-            raise WsaError(WsaErrno.WSAEINVAL, "there is no urgent data")
-        if not peek:
-            socket.session.urgent.byte = None
-            self.core.registry.used(socket.number)
-        return found
-
-    def peek(self, s: SocketHandle, limit: int) -> bytes:
-        """Up to ``limit`` bytes that wait for the process."""
-        descriptor = self.core.descriptors.get(s)
-        if descriptor is None or not descriptor.has_channel or descriptor.socket.session is None:
-            return b""
-        return descriptor.socket.session.peek(limit)
-
-    def consume(self, s: SocketHandle, count: int, now: Instant) -> None:
-        """The first ``count`` bytes are in the process's channel now."""
-        descriptor = self.core.descriptors[s]
-        socket = descriptor.socket
-        assert socket.session is not None
-        socket.session.consume(count, now)
-        descriptor.given += count
-        self.core.touch(socket)
-
-    def peer_finished(self, s: SocketHandle) -> bool:
-        """Whether the peer sends no more and every byte has been consumed."""
-        session = self.core.descriptors[s].socket.session
-        return session is not None and session.peer_finished and not session.unread
-
-    def channel_revoked(self, s: SocketHandle, accepted: bytes, unread: bytes, finished: bool, now: Instant) -> None:
+    def channel_revoked(
+        self,
+        s: SocketHandle,
+        accepted: bytes,
+        unread: bytes,
+        finished: bool,
+        now: Instant,
+        *,
+        overflow: bool = False,
+    ) -> None:
         """The answer to ``RevokeChannel``.
 
         ``accepted``: what the process wrote and we had not read; ``unread``: what it had not read, in stream order;
-        ``finished``: it had shut its sending direction down itself.
+        ``finished``: it had shut its sending direction down itself; ``overflow``: it tampered with its channel and
+        wrote more than a driver keeps, so that the stream cannot go on.
         """
         core = self.core
         descriptor = core.descriptors.get(s)
@@ -239,6 +189,8 @@ class AgentHalf:
         session = socket.session
         if accepted or len(unread) < descriptor.given:
             core.registry.used(socket.number)
+        if overflow:
+            self._connections.abort(socket, WsaErrno.WSAECONNABORTED, now)
         if session is not None and not socket.ended:
             if accepted:
                 session.send(accepted, now, beyond_limit=True)
@@ -268,7 +220,9 @@ class AgentHalf:
                 self._connections.on_signal(core.signalled.popleft(), now)
             elif core.dirty:
                 number = next(iter(core.dirty))
-                self._settle_socket(core.dirty.pop(number), now)
+                socket = core.dirty.pop(number)
+                self._settle_socket(socket, now)
+                self._note_deadline(socket)
             elif (event := core.registry.poll_event()) is not None:
                 self._on_registry_event(event, now)
             else:
@@ -281,25 +235,19 @@ class AgentHalf:
         core = self.core
         core.registry.handle_timeout(now)
         self._transfers.handle_timeout(now)
-        for socket in list(core.sockets.values()):
-            session = socket.session
-            if session is None:
+        for number in [number for number, deadline in self._deadlines.items() if now >= deadline]:
+            socket = core.sockets.get(number)
+            if socket is None or socket.session is None:
+                del self._deadlines[number]
                 continue
-            deadline = session.poll_timeout()
+            deadline = socket.session.poll_timeout()
             if deadline is not None and now >= deadline:
-                session.handle_timeout(now)
-                core.touch(socket)
-            if socket.linger_until is not None and now >= socket.linger_until:
-                core.touch(socket)
+                socket.session.handle_timeout(now)
+            core.touch(socket)
 
     def poll_timeout(self) -> Instant | None:
         """The earliest of all those deadlines."""
-        deadlines = [
-            self.core.registry.poll_timeout(),
-            self._transfers.poll_timeout(),
-            self._connections.poll_timeout(),
-        ]
-        deadlines += [s.session.poll_timeout() for s in self.core.sockets.values() if s.session is not None]
+        deadlines = [self.core.registry.poll_timeout(), self._transfers.poll_timeout(), *self._deadlines.values()]
         return min((d for d in deadlines if d is not None), default=None)
 
     # -------------------------------------------------------------------- private
@@ -335,6 +283,15 @@ class AgentHalf:
                     self._connections.on_session_event(socket, event, now)
         self._transfers.on_settled(socket, now)
         self._connections.settle_end(socket, now)
+
+    def _note_deadline(self, socket: SharedSocket) -> None:
+        session = socket.session
+        wanted = [socket.linger_until, None if session is None else session.poll_timeout()]
+        known = [deadline for deadline in wanted if deadline is not None]
+        if known and session is not None and socket.number in self.core.sockets:
+            self._deadlines[socket.number] = min(known)
+        else:
+            self._deadlines.pop(socket.number, None)
 
     def _on_registry_event(self, event: object, now: Instant) -> None:
         core = self.core

@@ -106,7 +106,9 @@ class Listeners:
     def _move_waiting(self, child: SharedSocket, owner: AttachedProcess, now: Instant) -> None:
         """A connection that nobody has accepted: its provider's socket moves as in a hand-over, within one instant."""
         core, waiting, pump = self._core, child.descriptors[0], child.pump
-        waiting.owner = owner
+        source, waiting.owner = waiting.owner, owner
+        source.waiting -= 1
+        owner.waiting += 1
         if waiting.san is None or pump is None or not pump.attached:
             return
         if child.ended or pump.lost is not None:
@@ -128,9 +130,9 @@ class Listeners:
         if listener.phase is not SocketPhase.LISTENING:
             raise WsaError(WsaErrno.WSAEINVAL, "the socket is not listening")
         while listener.queue:
-            socket = listener.queue[0]
+            socket = listener.queue.popleft()
+            self._leave_queue(socket)  # its room is the new descriptor's: accepting never meets a quota
             accepted = core.new_descriptor(descriptor.owner, socket)
-            listener.queue.popleft()
             accepted.san = socket.descriptors[0].san
             core.drop_descriptor(socket.descriptors[0])
             core.registry.open(socket.number, holder_of(accepted), now)
@@ -140,6 +142,9 @@ class Listeners:
             core.touch(socket)
             return accepted
         raise WsaError(WsaErrno.WSAEWOULDBLOCK, "no connection waits")
+
+    def _leave_queue(self, child: SharedSocket) -> None:
+        child.descriptors[0].owner.waiting -= 1
 
     def _accept_requests(self, listener: SharedSocket, now: Instant) -> None:
         core = self._core
@@ -151,6 +156,10 @@ class Listeners:
         def condition(caller: CallerId) -> ConditionDecision:
             rejected = ConditionDecision(ConditionResult.CF_REJECT)
             if len(listener.queue) >= listener.backlog or listener.local is None:
+                return rejected
+            try:
+                core.require_room(owner)
+            except WsaError:
                 return rejected
             session = Session(Role.ACCEPTOR, core.config.session, (core.config.ip, listener.local[1]), caller.caller)
             session.posted(core.config.session.receive_buffers)
@@ -166,7 +175,7 @@ class Listeners:
                 with core.creating(child):
                     san, _caller = owner.table.WSPAccept(listening, condition, now)
             except WsaError as error:
-                core.sockets.pop(child.number, None)
+                core.forget(child)
                 if error.wsa is WsaErrno.WSAEWOULDBLOCK:
                     return
                 core.report("accept.rejected", socket=listener.number, error=error.name)
@@ -179,7 +188,8 @@ class Listeners:
             child.local, child.remote = session.local, session.remote
             waiting = core.new_descriptor(owner, child)  # the queue's own, until the application accepts
             waiting.san = san
-            waiting.owner.descriptors.pop(waiting.s)
+            owner.descriptors.pop(waiting.s)
+            owner.waiting += 1
             listener.queue.append(child)
             child.pump.attach(owner, san, now)
             child.pump.post(core.config.session.receive_buffers, now)
@@ -195,12 +205,15 @@ class Listeners:
         while socket.queue:
             child = socket.queue.popleft()
             waiting = child.descriptors[0]
+            self._leave_queue(child)
             self._core.drop_descriptor(waiting)
             child.phase = SocketPhase.CLOSING
-            child.linger_until = now + self._core.config.close_linger
-            self._connections.abort(child, WsaErrno.WSAECONNRESET, now)
+            if self._core.linger(child, now):
+                self._connections.abort(child, WsaErrno.WSAECONNRESET, now)
+            else:
+                self._connections.cut(child, WsaErrno.WSAECONNRESET, now)
             self._core.touch(child)
-        self._core.sockets.pop(socket.number, None)
+        self._core.forget(socket)
 
     def on_signal(self, socket: SharedSocket, now: Instant) -> None:
         """SetEvent by the provider of a listener."""

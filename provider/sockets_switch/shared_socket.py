@@ -69,6 +69,8 @@ class AttachedProcess:
     log: CallLog
     name: str = ""
     descriptors: dict[SocketHandle, "Descriptor"] = field(default_factory=dict)
+    waiting: int = 0
+    """Connections that wait at its listeners; they count as its sockets."""
     exited: bool = False
     """The process is gone; its provider instance stays until what it had accepted is delivered."""
 

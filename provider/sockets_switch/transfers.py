@@ -32,6 +32,7 @@ from provider.session.session import Aborted, Remade, Suspended, SuspensionLost
 from provider.sockets_switch import events
 from provider.sockets_switch.companions import bring_home
 from provider.sockets_switch.connections import Connections
+from provider.sockets_switch.eligibility import STILL_OUT, require_peer
 from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
@@ -39,7 +40,6 @@ from provider.sockets_switch.switch_core import SwitchCore
 MODES = ("suspend", "local", "rehome")
 WAITING = ("remaking", "suspending", "draining")
 UNTICKETED = ("revoking", *WAITING)
-STILL_OUT = "the peer has not answered an earlier hand-over that was given up; try again"
 WITHOUT_PEER = (SocketPhase.CREATED, SocketPhase.BOUND, SocketPhase.LISTENING)
 """Phases in which there is no stream and nobody to hold still: any mode does, and control is all that moves."""
 
@@ -84,7 +84,7 @@ class Transfers:
         if mode not in MODES:
             raise WsaError(WsaErrno.WSAEINVAL, f"unknown handoff mode {mode!r}; it is one of {', '.join(MODES)}")
         if socket.phase not in WITHOUT_PEER and socket.number not in self._by_socket:
-            _require_peer(socket, mode)
+            require_peer(socket, mode)
             assert socket.session is not None
             if mode == "suspend" and not socket.session.supports_suspension:
                 mode = "rehome"  # the standard's way, for a peer that knows no other
@@ -203,6 +203,7 @@ class Transfers:
         assert transfer is not None, "the registry granted a ticket that the switch does not know"
         assert transfer.template is not None
         socket = transfer.socket
+        core.require_room(attached)
         descriptor = core.new_descriptor(attached, socket)
         try:
             if socket.phase is SocketPhase.LISTENING:
@@ -384,18 +385,3 @@ class Transfers:
     def in_transfer(self, socket: SharedSocket) -> bool:
         """Whether no process may use the socket now because it is being handed over."""
         return socket.number in self._by_socket
-
-
-def _require_peer(socket: SharedSocket, mode: str) -> None:
-    """The documented error unless the connection can be handed over now."""
-    if socket.ended and socket.phase is SocketPhase.FAILED:
-        raise WsaError(WsaErrno.WSAENETDOWN, "the peer is gone")
-    connected = socket.phase is SocketPhase.CONNECTED and socket.pump is not None and not socket.ended
-    if not connected or socket.session is None:
-        raise WsaError(WsaErrno.WSAEINVAL, f"a socket that is {socket.phase.value} cannot be handed over")
-    if mode != "local" and socket.session.is_suspension_given_up:
-        raise WsaError(WsaErrno.WSAENOBUFS, STILL_OUT)
-    if socket.session.is_suspended:
-        raise WsaError(WsaErrno.WSAENOBUFS, STILL_OUT)
-    if socket.session.is_peer_suspended:
-        raise WsaError(WsaErrno.WSAENOBUFS, "the peer is handing the connection over itself; try again")
