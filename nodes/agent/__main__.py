@@ -16,7 +16,6 @@ from nodes.daemon import NodeConfig, NodeDaemon, parse_arguments
 from provider.san_provider.config import ProxyConfig
 from provider.stack import HostConfig, HostStack
 
-
 SHOWN_MAX = 256
 """Sockets, and processes, in one answer of ``ps``, which has a bound; the rest is counted."""
 
