@@ -26,10 +26,12 @@ from fabric.live import envelope
 from fabric.live.neighbour import AHEAD_MAX, Neighbour
 from fabric.live.timer import Timer
 from fabric.live.zmq_channel import NodeChannels
-from fabric.units import MICROSECOND, SECOND, Duration, Instant
+from fabric.units import MICROSECOND, MILLISECOND, SECOND, Duration, Instant
 
 T = TypeVar("T")
 FRAMES_PER_TURN = 512
+LONGEST_TURN: Duration = 20 * MILLISECOND
+"""Then what was sent leaves, acknowledgements above all: some frames cost milliseconds (connections begin and end)."""
 BATCH_BYTES = envelope.ENVELOPE_MAX // 4
 """A batch of more bytes leaves at once: with the frames' headers and the last frame it stays within an envelope."""
 HEARTBEAT_INTERVAL: Duration = SECOND
@@ -254,7 +256,10 @@ class NodeDriver:
     def _process(self, until: Instant) -> bool:
         """Frames and timeouts due by ``until``, in order; true if work is left."""
         due, engine = self._due, self.engine
+        stop = time.monotonic_ns() + LONGEST_TURN
         for _ in range(FRAMES_PER_TURN):
+            if time.monotonic_ns() > stop:
+                return True
             deadline = engine.poll_timeout()
             if due and due[0][0] <= until and (deadline is None or due[0][0] <= deadline):
                 instant, index, _, frame = heapq.heappop(due)

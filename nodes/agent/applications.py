@@ -119,12 +119,7 @@ class ApplicationServer:
 
     def _on_end(self, process: ProcessInstance) -> None:
         """Release what the process held as soon as it has ended."""
-        attached = self._half.core.processes.get(process)
-        descriptors = [] if attached is None else list(attached.descriptors)
         self._command(lambda now: self._half.detach(process, now))
-        for s in descriptors:
-            if s not in self._half.core.descriptors:
-                self.channels.discard(s)
         self.channels.tell_change()
 
     def _is_needed(self, process: ProcessInstance) -> bool:

@@ -194,7 +194,9 @@ class Channels:
         if isinstance(event, events.RevokeChannel):
             self._revoke(s, now)
             return
-        if isinstance(event, events.ControlReturned):
+        if isinstance(event, events.DescriptorGone):
+            self.discard(s)
+        elif isinstance(event, events.ControlReturned):
             self._revive(s, now)
         else:
             self._tell(event, s, now)

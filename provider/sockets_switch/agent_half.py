@@ -11,6 +11,8 @@ access:
   WSAEINVAL.
 """
 
+from functools import partial
+
 from fabric.ids import ProcessInstance, SocketHandle
 from fabric.units import Instant
 from provider import constants as c
@@ -61,12 +63,10 @@ class AgentHalf(MovingBytes):
         attached.exited = True
         self._exited.append(attached)
         self.core.report("process.exited", pid=process.pid)
-        for descriptor in list(attached.descriptors.values()):
+        descriptors = list(attached.descriptors.values())
+        for descriptor in descriptors:
             descriptor.exited = True
-            if descriptor.has_channel:
-                self.core.emit(events.RevokeChannel(descriptor.s))
-            else:
-                self._exit_descriptor(descriptor, now)
+        self.core.spread((partial(self._release, descriptor) for descriptor in descriptors), now)
         self.core.registry.process_exited(process, now)
 
     # ----------------------------------------------------------------- commands
@@ -234,6 +234,7 @@ class AgentHalf(MovingBytes):
         """Overdue deadlines of tickets, suspensions, sessions and lingering closes."""
         core = self.core
         core.registry.handle_timeout(now)
+        core.go_on_spreading(now)
         self._transfers.handle_timeout(now)
         for number in [number for number, deadline in self._deadlines.items() if now >= deadline]:
             socket = core.sockets.get(number)
@@ -247,7 +248,9 @@ class AgentHalf(MovingBytes):
 
     def poll_timeout(self) -> Instant | None:
         """The earliest of all those deadlines."""
-        deadlines = [self.core.registry.poll_timeout(), self._transfers.poll_timeout(), *self._deadlines.values()]
+        core = self.core
+        deadlines = [core.registry.poll_timeout(), self._transfers.poll_timeout(), core.spreads_at]
+        deadlines += self._deadlines.values()
         return min((d for d in deadlines if d is not None), default=None)
 
     # -------------------------------------------------------------------- private
@@ -321,9 +324,19 @@ class AgentHalf(MovingBytes):
         if last:
             self._connections.close_last(socket, unread, now)
 
+    def _release(self, descriptor: Descriptor, now: Instant) -> None:
+        """One of the descriptors of a process that has ended."""
+        if self.core.descriptors.get(descriptor.s) is not descriptor or descriptor.closing:
+            return
+        if descriptor.has_channel:
+            self.core.emit(events.RevokeChannel(descriptor.s))
+        else:
+            self._exit_descriptor(descriptor, now)
+
     def _exit_descriptor(self, descriptor: Descriptor, now: Instant) -> None:
         """A dead process's descriptor; the registry has decided or will decide what becomes of the socket."""
         core, socket = self.core, descriptor.socket
+        core.emit(events.DescriptorGone(descriptor.s))
         if socket.phase is SocketPhase.LISTENING:
             self._finish_close(descriptor, False, now)
             return

@@ -7,6 +7,8 @@ to the target's provider as in a hand-over, but within one instant, since no app
 ticket is redeemed the source's provider goes on accepting, also when the source has closed its descriptor or is dead.
 """
 
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fabric.units import Instant
@@ -202,18 +204,19 @@ class Listeners:
         """A listener ends: connections that nobody accepted are reset."""
         self._end_listening(socket, now)
         self._connections.free_port(socket)
-        while socket.queue:
-            child = socket.queue.popleft()
-            waiting = child.descriptors[0]
-            self._leave_queue(child)
-            self._core.drop_descriptor(waiting)
-            child.phase = SocketPhase.CLOSING
-            if self._core.linger(child, now):
-                self._connections.abort(child, WsaErrno.WSAECONNRESET, now)
-            else:
-                self._connections.cut(child, WsaErrno.WSAECONNRESET, now)
-            self._core.touch(child)
+        waiting, socket.queue = socket.queue, deque()
         self._core.forget(socket)
+        self._core.spread((partial(self._reset_waiting, child) for child in waiting), now)
+
+    def _reset_waiting(self, child: SharedSocket, now: Instant) -> None:
+        self._leave_queue(child)
+        self._core.drop_descriptor(child.descriptors[0])
+        child.phase = SocketPhase.CLOSING
+        if self._core.linger(child, now):
+            self._connections.abort(child, WsaErrno.WSAECONNRESET, now)
+        else:
+            self._connections.cut(child, WsaErrno.WSAECONNRESET, now)
+        self._core.touch(child)
 
     def on_signal(self, socket: SharedSocket, now: Instant) -> None:
         """SetEvent by the provider of a listener."""

@@ -5,7 +5,7 @@ hand-overs in ``transfers``, and :class:`provider.sockets_switch.agent_half.Agen
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fabric.ids import CatalogEntryId, ProcessInstance, SocketHandle
@@ -30,6 +30,8 @@ Report = Callable[..., None]
 """report(event, **members): a journal record, without time and node, which the caller knows."""
 
 _QUOTAS = Quotas()
+AT_ONCE = 8
+"""Connections that one input ends at once, at a millisecond each or two; see :meth:`SwitchCore.spread`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class SwitchCore:
         self.signalled: deque[SharedSocket] = deque()
         self.lingering: dict[int, SharedSocket] = {}
         """Sockets that no process has any more and that still deliver; each has ``linger_until``."""
+        self._spread: deque[Callable[[Instant], object]] = deque()
+        self._spread_at: Instant | None = None
         self._creating: SharedSocket | None = None
         self._next_handle = 0
         self._next_socket = 0
@@ -184,6 +188,28 @@ class SwitchCore:
         """Nothing is left of the socket."""
         self.sockets.pop(socket.number, None)
         self.lingering.pop(socket.number, None)
+
+    def spread(self, work: Iterable[Callable[[Instant], object]], now: Instant) -> None:
+        """Do what may be much, such as ending the thousand connections of a killed process: a little of it now and
+        every millisecond. A host that does nothing else for a second loses its other connections to their peers' timers.
+        """
+        self._spread.extend(work)
+        if self._spread_at is None:
+            self._spread_at = now
+            self.go_on_spreading(now)
+
+    def go_on_spreading(self, now: Instant) -> None:
+        """The next little of that, if it is due."""
+        if self._spread_at is None or now < self._spread_at:
+            return
+        for _ in range(min(AT_ONCE, len(self._spread))):
+            self._spread.popleft()(now)
+        self._spread_at = now + MILLISECOND if self._spread else None
+
+    @property
+    def spreads_at(self) -> Instant | None:
+        """When ``go_on_spreading`` is wanted."""
+        return self._spread_at
 
     def touch(self, socket: SharedSocket) -> None:
         """The socket's session may have something to say."""

@@ -98,14 +98,15 @@ def attached() -> socket.socket:
     """A raw connection that has said who it is."""
     sock = connect()
     reply = ask(sock, "attach", version=1)
-    assert "result" in (reply or {}), reply
+    assert wsa(reply) == 0, reply
     return sock
 
 
 def new_socket(sock: socket.socket) -> tuple[int, int]:
     """(s, descriptor) of a fresh socket."""
     reply, descriptors = ask_fds(sock, "WSPSocket", af=2, type=1)
-    assert "result" in (reply or {}), reply
+    assert reply is not None
+    assert "result" in reply, reply
     return reply["result"]["s"], descriptors[0]
 
 

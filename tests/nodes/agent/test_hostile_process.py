@@ -24,9 +24,7 @@ def test_every_member_of_every_operation_missing_or_wrong(hostile, honest):
 sock, answers, hung_up = attached(), [], 0
 s, fd = new_socket(sock)
 for request in wrong_requests():
-    request = {
-        name: s if name == "s" and value == 1 and value is not True else value for name, value in request.items()
-    }
+    request = {name: s if (name, repr(value)) == ("s", "1") else value for name, value in request.items()}
     sock.send(encoded(request))
     reply, descriptors = answer(sock)
     for descriptor in descriptors: os.close(descriptor)
