@@ -165,8 +165,11 @@ def test_096_the_suspension_is_the_last_word_and_the_peer_answers_when_it_has_he
     assert (mids(spi, SOURCE), mids(spi, SENDER)) == (said, answered)
 
 
-def test_097_a_suspended_peer_reads_nothing_new_and_sends_into_its_buffer(connected):
+@pytest.mark.parametrize("size", [None, 65_536, 3 << 20])
+def test_097_a_suspended_peer_reads_nothing_new_and_sends_into_its_buffer(connected, size):
     spi, peer, source = connected
+    if size is not None:
+        spi.call(SENDER, "set_option", peer.s, c.SOL_SOCKET, c.SO_SNDBUF, size)
     info = spi.duplicate(SOURCE, source, TARGET)
     sent = len(mids(spi, SENDER))
     assert spi.half(SENDER).peek(peer.s, 100) == b""
