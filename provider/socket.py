@@ -41,6 +41,7 @@ timeout = TimeoutError
 
 __all__ = [
     *_stdlib.__all__,
+    "SHARE_SIZE",
     "create_connection",
     "create_server",
     "fromfd",

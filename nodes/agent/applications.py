@@ -183,6 +183,7 @@ class ApplicationServer:
         self._watched.pop(process, None)
         os.close(pidfd)
         self._driver.command(lambda now: self._half.detach(process, now))
+        self.channels.tell_change()
 
     # ------------------------------------------------------------ events of the stack
 
@@ -267,7 +268,7 @@ class ApplicationServer:
 
     def _shutdown(self, peer: Peer, request: dict[str, Any]) -> Reply:
         s = self._s(request)
-        self._half.core.descriptor(peer.process, s)
+        self._half.require_control(peer.process, s)
         self.channels.finish_sending(s)
         return {}, []
 
@@ -333,12 +334,28 @@ class ApplicationServer:
     def _status(self, peer: Peer, request: dict[str, Any]) -> Reply:
         return self._describe(self._half.core.descriptor(peer.process, self._s(request))), []
 
-    def _reattach(self, peer: Peer, request: dict[str, Any]) -> Reply:
-        descriptor = self._half.core.descriptor(peer.process, self._s(request))
-        fd = self.channels.take_returned(descriptor.s)
-        if fd is None:
+    async def _reattach(self, peer: Peer, request: dict[str, Any]) -> Reply:
+        """The fresh channel of a descriptor that control has returned to, or returns to within ``wait`` ms; no channel
+        if it controlled the socket all the time.
+        """
+        wait = min(max(ipc.member(request, "wait", int, 0), 0) / 1000, DUPLICATE_TIMEOUT)
+        s = self._s(request)
+        core = self._half.core
+        with trio.move_on_after(wait):
+            while not self.channels.has_returned(s):
+                descriptor = core.descriptor(peer.process, s)
+                if descriptor.socket.ended or core.controlling(descriptor.socket) is descriptor:
+                    break
+                await self.channels.changed()
+        descriptor = core.descriptor(peer.process, s)
+        fd = self.channels.take_returned(s)
+        if fd is not None:
+            return self._describe(descriptor), [fd]
+        if descriptor.socket.ended:
+            raise WsaError(descriptor.socket.error or WsaErrno.WSAECONNABORTED, "the connection is gone")
+        if core.controlling(descriptor.socket) is not descriptor:
             raise WsaError(WsaErrno.WSAEINVAL, "control of the socket has not returned to this descriptor")
-        return self._describe(descriptor), [fd]
+        return self._describe(descriptor), []
 
     def _detach(self, peer: Peer, request: dict[str, Any]) -> Reply:
         """The process's end is its own from now on: when it is closed, so is the descriptor."""

@@ -47,6 +47,7 @@ class Channels:
         self._driver = driver
         self._channels: dict[SocketHandle, _Channel] = {}
         self._returned: dict[SocketHandle, None] = {}
+        self._change = trio.Event()
         self.nursery: trio.Nursery
 
     # ------------------------------------------------------- for the application server
@@ -115,11 +116,20 @@ class Channels:
 
     def has_returned(self, s: SocketHandle) -> bool:
         """Whether a fresh channel waits for the process to fetch it."""
-        return s in self._returned
+        return s in self._returned and not self._channels[s].pair.closed
+
+    async def changed(self) -> None:
+        """Wait until control of some socket may have moved."""
+        await self._change.wait()
+
+    def tell_change(self) -> None:
+        """Wake all who wait in ``changed``."""
+        self._change.set()
+        self._change = trio.Event()
 
     def take_returned(self, s: SocketHandle) -> int | None:
         """The fresh channel's process end, once."""
-        if s not in self._returned:
+        if not self.has_returned(s):
             return None
         del self._returned[s]
         return self._channels[s].pair.process_end.fileno()
@@ -167,6 +177,7 @@ class Channels:
             self._close(channel, channel.pair.reset)
 
     def _revoke(self, s: SocketHandle, now: Instant) -> None:
+        self._returned.pop(s, None)  # handed on before the process fetched it
         channel = self._channels.get(s)
         if channel is None or channel.pair.closed or not channel.is_open:
             if channel is not None and not channel.pair.closed:
@@ -188,6 +199,7 @@ class Channels:
         self._channels[s] = _Channel(s)
         self._returned[s] = None
         self.offer(s)
+        self.tell_change()
 
     # ---------------------------------------------------------------------------- moving bytes
 

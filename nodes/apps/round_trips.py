@@ -14,10 +14,13 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=5)
     parser.add_argument("--size", type=int, default=64, help="bytes per message")
     parser.add_argument("--interval", type=float, default=0.2, help="seconds between two messages")
+    parser.add_argument("--say", metavar="TEXT", help="a first line to send, as the connection broker wants one")
     options = parser.parse_args()
     host, _, port = options.address.rpartition(":")
     times = []
     with socket.create_connection((host, int(port)), timeout=30) as connection:
+        if options.say is not None:
+            connection.sendall(f"{options.say}\n".encode())
         for number in range(1, options.count + 1):
             message = number.to_bytes(4, "big") * (options.size // 4 + 1)
             began = time.perf_counter()

@@ -22,10 +22,21 @@ class AnySocket(_StdlibSocket):
         chosen = _choose(family, type, fileno) if cls is AnySocket else cls
         return super().__new__(chosen)  # type: ignore[return-value]
 
+    def wait_for_return(self, timeout: float = 6.0) -> None:
+        """Control of a socket of the operating system never goes away."""
+
     if TYPE_CHECKING:
 
-        def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
-            """WSPDuplicateSocket: 628 bytes that the process ``process_id`` can make a socket of, once."""
+        def accept(self) -> tuple["AnySocket", Any]: ...
+
+    def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
+        """WSPDuplicateSocket of the TCP/IP provider; returns the 628 bytes to send to the process ``process_id``.
+
+        This socket stays usable, and both processes may use the connection at once; its last descriptor ends it.
+        Blocking mode and options are common to both. ``mode`` and ``back`` are for SAN sockets, which have a ``share``
+        of their own, and mean nothing here.
+        """
+        return duplicate(self, int(process_id)).pack()
 
 
 class SystemSocket(AnySocket):
@@ -45,14 +56,6 @@ class SystemSocket(AnySocket):
             return made
 
         return redeem(info, make)
-
-    def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
-        """WSPDuplicateSocket of the TCP/IP provider; returns the 628 bytes to send to the process ``process_id``.
-
-        This socket stays usable, and both processes may use the connection at once; its last descriptor ends it.
-        Blocking mode and options are common to both. ``mode`` and ``back`` are for SAN sockets and mean nothing here.
-        """
-        return duplicate(self, int(process_id)).pack()
 
     def accept(self) -> tuple["AnySocket", Any]:
         """As the original."""

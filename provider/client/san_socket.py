@@ -369,9 +369,7 @@ class SanSocket(Shareable, UrgentData, Leaver):
         """
         status = self._call("status")
         if status["returned"]:
-            _, fd = self._entry.agent.call_fd("reattach", s=self._entry.s)
-            self._entry.replace(fd)
-            os.close(fd)
+            self._fetch_control()
             return True
         if status["control"] in ("transfer", "other"):
             holder = status["controller"]
@@ -384,6 +382,15 @@ class SanSocket(Shareable, UrgentData, Leaver):
         if status["state"] == "connected":
             raise WsaError(WsaErrno.WSAESHUTDOWN, "this direction has been shut down")
         raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
+
+    def _fetch_control(self, wait: int = 0) -> None:
+        """Get the fresh channel of a descriptor that control has come back to, or comes back to within ``wait`` ms."""
+        self._require_open()
+        self._require_own()
+        _, descriptors = self._entry.agent.call_fds("reattach", s=self._entry.s, wait=wait)
+        for fd in descriptors:
+            self._entry.replace(fd)
+            os.close(fd)
 
     def _failure(self, error: int) -> OSError:
         return OSError(error, os.strerror(error))

@@ -8,12 +8,16 @@ from typing import Any
 from provider import ipc
 from provider.errors import WsaErrno, WsaError
 
+WAIT_MAX = 15.0
+"""Seconds; a request to the agent may take no longer."""
+
 
 class Shareable:
     """A part of ``SanSocket``: ``share``, and ``makefile``, whose files may have read ahead."""
 
     _readers: "weakref.WeakSet[io.BufferedReader]"
     _call: Callable[..., dict[str, Any]]
+    _fetch_control: Callable[..., None]
 
     def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
         """WSPDuplicateSocket: hand the connection to the process ``process_id``; returns the 628 bytes to send it.
@@ -29,6 +33,15 @@ class Shareable:
                 )
         members = {} if mode is None else {"mode": mode}
         return ipc.from_text(self._call("WSPDuplicateSocket", pid=int(process_id), back=back, **members)["info"])
+
+    def wait_for_return(self, timeout: float = 6.0) -> None:
+        """Wait until control is back at this socket: the other process has closed its descriptor, or has died before it
+        used the connection, or its ticket has expired. At once if control never went away.
+
+        ``timeout`` is in seconds, at most 15; the default is longer than a ticket lives. WSAEINVAL when another process
+        still controls the socket then, WSAECONNABORTED or the like when the connection is gone.
+        """
+        self._fetch_control(wait=round(min(max(timeout, 0.0), WAIT_MAX) * 1000))
 
     def makefile(self, mode: str = "r", buffering: int | None = None, **options: Any) -> Any:
         """As the original; a file that has read ahead keeps the socket from being shared."""

@@ -102,6 +102,10 @@ class AgentHalf:
         """WSPAccept; WSAEWOULDBLOCK when no connection waits."""
         return self._connections.listeners.accept(self._controlled(process, s), now)
 
+    def require_control(self, process: ProcessInstance, s: SocketHandle) -> None:
+        """WSAEINVAL unless the process's descriptor controls its socket now."""
+        self._controlled(process, s)
+
     def shutdown_send(self, process: ProcessInstance, s: SocketHandle, now: Instant) -> None:
         """The process sends no more; its channel has been read to the end."""
         descriptor = self._controlled(process, s)

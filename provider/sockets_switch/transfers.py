@@ -388,6 +388,8 @@ class Transfers:
 
 def _require_peer(socket: SharedSocket, mode: str) -> None:
     """The documented error unless the connection can be handed over now."""
+    if socket.ended and socket.phase is SocketPhase.FAILED:
+        raise WsaError(WsaErrno.WSAENETDOWN, "the peer is gone")
     connected = socket.phase is SocketPhase.CONNECTED and socket.pump is not None and not socket.ended
     if not connected or socket.session is None:
         raise WsaError(WsaErrno.WSAEINVAL, f"a socket that is {socket.phase.value} cannot be handed over")

@@ -72,14 +72,14 @@ class _Ticket:
         try:
             self._fd = os.dup(fd)
             self._held.append(self._fd)
-            self._target, self._pidfd = _open(process_id)
+            own, (self._target, self._pidfd) = instance_of(os.getpid()), open_process(process_id)
             self._held.append(self._pidfd)
             self._listener, token = _listen()
-        except BaseException:
-            while self._held:
-                os.close(self._held.pop())
+        except BaseException as error:
+            self._release()
+            if isinstance(error, NoSuchProcess):
+                raise _identity_error(error) from None
             raise
-        own = instance_of(os.getpid())
         tail = _TAIL.pack(secrets.token_bytes(16), own.pid, own.start_time)
         name = template.name_bytes[: -_TAIL.size]
         self.info = replace(template, dwProviderReserved=token, szProtocol=name + tail)
@@ -90,11 +90,16 @@ class _Ticket:
     def close(self, *, in_child: bool = False) -> None:
         """Give the reference up. In a child after fork the rendezvous stays the parent's."""
         if not in_child:
+            with _lock:
+                _tickets.discard(self)
             with suppress(OSError):
                 self._listener.shutdown(stdlib.SHUT_RDWR)  # a child that forked may still hold it open
         if self._connection is not None and in_child:
             self._connection.close()
         self._listener.close()
+        self._release()
+
+    def _release(self) -> None:
         while self._held:  # a number is forgotten before it is closed: a fork in between must not close it again
             os.close(self._held.pop())
 
@@ -111,7 +116,6 @@ class _Ticket:
                 if ready:
                     closed = self._meet()
         finally:
-            _forget(self)
             if not closed:
                 self.close()
 
@@ -146,11 +150,6 @@ class _Ticket:
 
 _tickets: set[_Ticket] = set()
 _lock = threading.RLock()
-
-
-def _forget(ticket: _Ticket) -> None:
-    with _lock:
-        _tickets.discard(ticket)
 
 
 def _after_fork_in_child() -> None:
@@ -195,7 +194,6 @@ def duplicate(sock: stdlib.socket, process_id: int, lifetime: float = LIFETIME) 
     try:
         ticket.thread.start()
     except RuntimeError as error:
-        _forget(ticket)
         ticket.close()
         raise WsaError(WsaErrno.WSAENOBUFS, str(error)) from None
     return ticket.info
@@ -283,13 +281,6 @@ def _listen() -> tuple[_Stdlib, int]:
     except BaseException:
         listener.close()
         raise
-
-
-def _open(process_id: int) -> tuple[ProcessInstance, int]:
-    try:
-        return open_process(process_id)
-    except NoSuchProcess as error:
-        raise _identity_error(error) from None
 
 
 def _identity_error(error: NoSuchProcess) -> WsaError:

@@ -203,6 +203,10 @@ class Party:
         self.reads.take(self.unread)
         self.unread = b""
 
+    def at_end(self) -> bool:
+        """Whether the other side sends no more and all was read."""
+        return self.half.peer_finished(self.s)
+
     def try_use(self) -> WsaErrno | None:
         """The error that a use of the current descriptor meets, None if it is fine."""
         try:
@@ -275,6 +279,10 @@ class SimulatedStage:
         peer.call(lambda now: peer.half.close(peer.process, listener.s, now))
         for party in (peer, source):
             party.usable = True
+
+    def another(self, host: str, name: str) -> Party:
+        """One more process for the same connection."""
+        return Party(self, host, name, 50 + len(self.parties), self.peer.connection)
 
     # ------------------------------------------------------------------- time
 

@@ -46,7 +46,7 @@ def s02_the_target_does_not_run(stage: SimulatedStage) -> None:
 def s03_the_target_names_another_process(stage: SimulatedStage) -> None:
     info = stage.source.share(stage.third)
     refused(WsaErrno.WSAEINVAL, lambda: stage.target.redeem(info))
-    stage.advance(T_TICKET + 0.1)
+    stage.until(lambda: stage.source.usable, T_TICKET + 0.1)
     refused(WsaErrno.WSAEINVAL, lambda: stage.third.redeem(info))
     returned(stage)
 
@@ -156,7 +156,7 @@ def s13_the_peer_dies_meanwhile(stage: SimulatedStage) -> None:
 
 
 def s14_both_ends_hand_over_at_once(stage: SimulatedStage) -> None:
-    heir = Party(stage, "client", "heir", 11, stage.peer.connection)
+    heir = stage.another("client", "heir")
     stage.parties.append(heir)
     answers = [(stage.peer, heir), (stage.source, stage.target)]
     begun = [(giver, taker, giver.begin_share(taker)) for giver, taker in answers]
@@ -184,7 +184,7 @@ def s15_the_peer_has_just_finished(stage: SimulatedStage) -> None:
     hand_over(stage)
     target = stage.target
     stage.until(lambda: target.read() or stage.peer.writes.sent == target.reads.got, 20)
-    stage.until(lambda: target.half.peer_finished(target.s), 5)  # the half-close came along (G23)
+    stage.until(target.at_end, 5)  # the half-close came along (G23)
     sent = target.writes.sent + target.write(4000)
     stage.until(lambda: stage.peer.read() or stage.peer.reads.got == sent, 20)
     owned_by_one(stage, target)
@@ -236,8 +236,7 @@ def s19_the_source_dies_after_it_sent_the_ticket(stage: SimulatedStage) -> None:
 
 def s20_the_ticket_gets_lost(stage: SimulatedStage) -> None:
     stage.source.share(stage.target)
-    stage.advance(T_TICKET + 0.1)
-    assert stage.source.usable
+    stage.until(lambda: stage.source.usable, T_TICKET + 0.1)
     returned(stage)
 
 
@@ -269,8 +268,9 @@ def s22_the_ticket_is_damaged(stage: SimulatedStage) -> None:
 
 def s23_the_source_goes_on_using_it(stage: SimulatedStage) -> None:
     info = stage.source.share(stage.target)
-    assert not stage.source.half.send_space(stage.source.s)
-    assert stage.source.half.peek(stage.source.s, 1) == b""
+    if stage.simulated:
+        assert not stage.source.half.send_space(stage.source.s)
+        assert stage.source.half.peek(stage.source.s, 1) == b""
     refused(WsaErrno.WSAEINVAL, stage.source.shutdown)
     refused(WsaErrno.WSAEINVAL, lambda: stage.source.option(0xFFFF, 0x0008, 1))
     refused(WsaErrno.WSAEINVAL, lambda: stage.source.share(stage.third))
@@ -296,10 +296,8 @@ def s25_a_third_process_gets_the_ticket_first(stage: SimulatedStage) -> None:
 
 def s26_the_target_dies_before_it_redeems(stage: SimulatedStage) -> None:
     stage.source.share(stage.target)
-    begun = stage.world.now
     stage.target.kill()
-    stage.until(lambda: stage.source.usable, 1)
-    assert stage.world.now - begun < T_TICKET * 10**9
+    stage.until(lambda: stage.source.usable, T_TICKET / 5)
     returned(stage)
 
 

@@ -21,7 +21,7 @@ links:
 """
 
 
-@pytest.mark.parametrize("name", ["pair", "star", "leaf-spine"])
+@pytest.mark.parametrize("name", ["pair", "star", "leaf-spine", "prefork", "restart", "broker"])
 def test_shipped_topologies_load_and_survive_json(name):
     topology = load(TOPOLOGIES / name / "topology.yaml")
     assert Topology.from_json(json.loads(json.dumps(topology.to_json()))) == topology

@@ -77,7 +77,7 @@ def test_the_source_has_it_back_when_the_target_dies_first(listening):
     assert refused.value.wsa == WSAEINVAL
     call(caller, "c2")
     target.kill()
-    until(source, "select.select([l], [], [], 0)[0] != []")
+    until(source, "l._call('status')['returned']")
     assert [accepted(source), accepted(source)] == ["c1", "c2"]
 
 

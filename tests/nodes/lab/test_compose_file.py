@@ -15,7 +15,7 @@ TOPOLOGIES = Path(__file__).parents[3] / "topologies"
 NAMES = ["pair", "star", "leaf-spine"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "prefork", "restart", "broker"])
 def test_the_committed_file_is_in_step(name):
     topology = load(TOPOLOGIES / name / "topology.yaml")
     committed = (TOPOLOGIES / name / "compose.yaml").read_text()

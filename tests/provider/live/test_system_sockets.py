@@ -85,7 +85,7 @@ def test_nothing_else_is_shared(puppets):
     assert raises(server, closed).wsa == WsaErrno.WSAENOTSOCK
 
 
-def test_the_host_itself_is_tried_over_tcpip_when_nobody_listens_on_the_san(puppets, listener):
+def test_the_host_itself_is_tried_over_tcpip_when_nobody_listens_on_the_san(lab, puppets, listener):
     server = puppets("server")
     made, port = listener
     server.run("""
@@ -95,6 +95,7 @@ d.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, __import__("struct").pack("ii"
     assert server.run(KIND.format("d")) == "SanSocket"
     server.run("d.connect(('localhost', port))", port=port)
     assert server.run(KIND.format("d")) == "SystemSocket"
+    assert lab.ask("server", "ps")["sockets"] == []
     assert server.run("[d.fileno() == number, d.gettimeout(), d.getpeername()[1]]") == [True, 20, port]
     assert server.run("bool(d.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))") is True
     peer, _ = made.accept()
@@ -134,7 +135,12 @@ def test_when_both_refuse_or_the_socket_has_a_name_it_stays_where_it_was(puppets
 
 def test_a_refusal_by_another_host_is_final(puppets):
     server = puppets("server")
-    with socket.create_server(("", 0)) as everywhere:
-        port = everywhere.getsockname()[1]
-        refused = raises(server, "d = socket.socket(); d.settimeout(20); d.connect(('client', port))", port=port)
+    server.run("""
+from provider.client.leaving import Leaver
+tried = []
+Leaver._connect_over_tcpip = lambda self, name: tried.append(name)
+""")
+    for host, times in (("client", 0), ("127.0.0.1", 1)):
+        refused = raises(server, "d = socket.socket(); d.settimeout(20); d.connect((host, 6999))", host=host)
         assert "ConnectionRefusedError" in refused.kinds
+        assert server.run("len(tried)") == times

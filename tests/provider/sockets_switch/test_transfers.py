@@ -1,5 +1,7 @@
 """Hand-overs of the agent half in virtual time: what follows on the heels of one that was given up."""
 
+from dataclasses import replace
+
 import pytest
 
 from fabric.units import SECOND
@@ -96,3 +98,35 @@ def test_what_comes_back_to_the_source_can_be_handed_over_again(connected, end, 
     left = run.server.statistics()
     assert (left.sockets, left.descriptors, left.endpoints, left.parked) == (0, 0, 0, 0)
     assert not server.core.companions
+
+
+@pytest.mark.parametrize("mode", ["suspend", "local"])
+@pytest.mark.parametrize("how", ["dies untouched", "closes"])
+def test_what_came_back_after_the_commit_can_be_handed_over_again(connected, mode, how):
+    run, server = connected, connected.server.half
+
+    def hand_over(target):
+        run.seen.clear()
+        run.world.command("server", lambda now: server.duplicate(SOURCE, run.source.s, target, mode, now))
+        info = run.wait(events.DuplicateDone).info
+        return run.world.command("server", lambda now: server.redeem(target, info, now))
+
+    taken = hand_over(TARGET)
+    if how == "closes":
+        run.world.command("server", lambda now: server.close(TARGET, taken.s, now))
+    else:
+        run.world.command("server", lambda now: server.detach(TARGET, now))
+    assert run.wait(events.ControlReturned).s == run.source.s
+    run.world.run_until(run.world.now + SECOND)
+    other = replace(TARGET, pid=TARGET.pid + 1)
+    server.attach(other, "", run.world.now)
+    taken = hand_over(other)
+    run.world.run_until(run.world.now + SECOND)
+    assert server.core.controlling(taken.socket) is taken
+    assert not taken.socket.ended
+    for process in (SOURCE, TARGET, other):
+        run.world.command("server", lambda now, process=process: server.detach(process, now))
+    run.world.command("client", lambda now: run.client.half.detach(SENDER, now))
+    run.world.run_until(run.world.now + 200 * SECOND)
+    left = run.server.statistics()
+    assert (left.processes, left.sockets, left.descriptors, left.endpoints, left.parked) == (0, 0, 0, 0, 0)
