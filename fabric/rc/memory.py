@@ -127,7 +127,7 @@ class MemoryTable:
         if region is None or region.domain != domain or need & ~region.access:
             return None
         start = address - region.address
-        return region if 0 <= start and start + length <= len(region.view) else None
+        return region if start >= 0 and start + length <= len(region.view) else None
 
     def is_registered(self, region: MemoryRegion) -> bool:
         """Whether the region's keys are still good."""

@@ -17,7 +17,7 @@ from fabric.rng import stream
 from fabric.units import MICROSECOND
 from fabric.wire.fast import FrameBuilder, Packet, parse
 from fabric.wire.headers import DEFAULT_PKEY
-from fabric.wire.opcodes import Opcode
+from fabric.wire.opcodes import EXTENSION_SIZE, Opcode
 
 A_IP, B_IP = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
 MACS = {A_IP: b"\2\0\x0a\0\0\1", B_IP: b"\2\0\x0a\0\0\2"}
@@ -64,9 +64,14 @@ def queue_pair_in(state: QpState, **changes: Any) -> QueuePair:
     return queue_pair
 
 
-def packet(opcode: int, psn: int, payload: bytes = b"", *, ack_request: bool = False, aeth: int = -1) -> Packet:
-    """A packet as ``parse`` gives it, from host B to queue pair 0x100 of host A."""
-    extension = b"" if aeth < 0 else aeth.to_bytes(4, "big")
+def packet(
+    opcode: int, psn: int, payload: bytes = b"", *, ack_request: bool = False, aeth: int = -1, extension: bytes = b""
+) -> Packet:
+    """A packet as ``parse`` gives it, from host B to queue pair 0x100 of host A. Extension headers are zero unless
+    given.
+    """
+    if not extension:
+        extension = bytes(EXTENSION_SIZE.get(opcode, 0)) if aeth < 0 else aeth.to_bytes(4, "big")
     return Packet(B_IP, A_IP, opcode, False, DEFAULT_PKEY, 0x100, ack_request, psn, extension, payload, False)
 
 
