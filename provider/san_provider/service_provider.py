@@ -6,8 +6,6 @@ elsewhere; only ``close_socket`` and ``reclaim`` are meaningful) or DISCONNECTED
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
 from itertools import count
 
 from fabric.ids import ProcessInstance, SocketDescriptor, SocketHandle
@@ -16,10 +14,12 @@ from provider import constants as c
 from provider.catalog import SAN_ENTRY
 from provider.errors import WsaErrno, WsaError
 from provider.protocol_info import WSAPROTOCOL_INFOW
+from provider.san_provider.addresses import ip_text
 from provider.san_provider.endpoint import Endpoint
-from provider.san_provider.listener import Listener
+from provider.san_provider.extensions import Extensions
 from provider.san_provider.parking import Parked, ParkingTable
 from provider.san_provider.proxy_driver import ProxyDriver
+from provider.san_provider.san_socket import SanSocket, SocketState
 from provider.spi import (
     Address,
     CallerId,
@@ -35,74 +35,6 @@ VERSION_2_2 = 0x0202
 DESCRIPTORS_MAX = 4096
 """Descriptors of one provider instance; WSAEMFILE beyond."""
 
-_NO_EVENTS = NetworkEvent(0)
-
-
-class SocketState(Enum):
-    """See the module text."""
-
-    CREATED = "created"
-    BOUND = "bound"
-    CONNECTING = "connecting"
-    LISTENING = "listening"
-    CONNECTED = "connected"
-    DUPLICATED = "duplicated"
-    DISCONNECTED = "disconnected"
-
-
-@dataclass(slots=True, eq=False)
-class SanSocket:
-    """What the provider keeps per descriptor; also the owner of an endpoint while it controls it."""
-
-    provider: "SanServiceProvider"
-    descriptor: SocketDescriptor
-    handle: SocketHandle
-    state: SocketState = SocketState.CREATED
-    local: Address | None = None
-    remote: Address | None = None
-    options: dict[int, int] = field(default_factory=dict)
-    endpoint: Endpoint | None = None
-    listener: Listener | None = None
-    selected: NetworkEvent = _NO_EVENTS
-    recorded: dict[NetworkEvent, int] = field(default_factory=dict)
-    callee_data: bytes = b""
-
-    def on_connected(self, callee_data: bytes, now: Instant) -> None:
-        """The proxy driver: the connection is up."""
-        if self.state is SocketState.CONNECTING:
-            self.state = SocketState.CONNECTED
-            self.callee_data = callee_data
-            self.record(NetworkEvent.FD_CONNECT, 0)
-
-    def on_connect_failed(self, error: WsaErrno, now: Instant) -> None:
-        """The proxy driver: it never came up."""
-        self.state = SocketState.DISCONNECTED
-        self.endpoint = None
-        self.record(NetworkEvent.FD_CONNECT, int(error))
-
-    def on_complete(self, overlapped: Overlapped, error: WsaErrno | None, transferred: int, now: Instant) -> None:
-        """The proxy driver: an operation has ended."""
-        overlapped.done, overlapped.error, overlapped.transferred = True, int(error or 0), transferred
-        if overlapped.notify:
-            self.provider.upcalls.WPUCompleteOverlappedRequest(self.handle, overlapped, overlapped.error, transferred)
-
-    def on_connection_lost(self, error: WsaErrno, now: Instant) -> None:
-        """The proxy driver: the connection is gone; receives fail, the descriptor stays until it is closed."""
-        self.state = SocketState.DISCONNECTED
-        endpoint = self.endpoint
-        if endpoint is None:
-            return
-        failed = list(endpoint.waiting) or [Overlapped()]  # at least one completion, so that the loss is heard
-        endpoint.waiting.clear()
-        for overlapped in failed:
-            self.on_complete(overlapped, error, 0, now)
-
-    def record(self, event: NetworkEvent, error: int) -> None:
-        """Keep a network event for WSPEnumNetworkEvents and signal it."""
-        if event & self.selected:
-            self.recorded[event] = error
-            self.provider.upcalls.signal_event(self.handle)
-
 
 class SanServiceProvider:
     """One instance of the SAN provider (:class:`provider.spi.ServiceProvider`)."""
@@ -114,6 +46,7 @@ class SanServiceProvider:
         self._sockets: dict[SocketDescriptor, SanSocket] = {}
         self._numbers = count(1)
         self._started = 0
+        self._extensions = Extensions(self._socket, lambda: list(self._sockets.values()), proxy)
         self.upcalls: UpcallTable
 
     # ------------------------------------------------------ start and clean-up
@@ -196,6 +129,7 @@ class SanServiceProvider:
         self._proxy.take_back_receives(endpoint, now)
         endpoint.owner = None
         san.state = SocketState.DUPLICATED
+        self._extensions.release(san, now)
         san.endpoint = None
         return SAN_ENTRY.duplicate(token)
 
@@ -244,7 +178,7 @@ class SanServiceProvider:
         request = san.listener.requests.popleft()
         if san.listener.requests:
             san.record(NetworkEvent.FD_ACCEPT, 0)  # the next request signals anew (statement 48)
-        caller: Address = (_text(request.remote_ip), 0)
+        caller: Address = (ip_text(request.remote_ip), 0)
         decision = condition(CallerId(caller, request.caller_data, san.local))
         if decision.result is ConditionResult.CF_REJECT:
             self._proxy.refuse(request, now)
@@ -314,12 +248,18 @@ class SanServiceProvider:
         return overlapped.transferred
 
     def get_sock_opt(self, s: SocketDescriptor, level: int, name: int, now: Instant) -> int:
-        """WSPGetSockOpt: SO_DEBUG, SO_MAX_MSG_SIZE; WSAENOPROTOOPT for all else, which the switch answers."""
-        san = self._socket(s)
-        if level == c.SOL_SOCKET and name == c.SO_MAX_MSG_SIZE:
-            return self._proxy.config.message_size
-        if level == c.SOL_SOCKET and name == c.SO_DEBUG:
-            return san.options.get(name, 0)
+        """WSPGetSockOpt: SO_DEBUG and the sizes of messages and RDMA; WSAENOPROTOOPT for all else, which the switch
+        answers.
+        """
+        san, config = self._socket(s), self._proxy.config
+        known = {
+            c.SO_DEBUG: san.options.get(c.SO_DEBUG, 0),
+            c.SO_MAX_MSG_SIZE: config.message_size,
+            c.SO_MAX_RDMA_SIZE: config.rdma_size,
+            c.SO_RDMA_THRESHOLD_SIZE: config.rdma_threshold,
+        }
+        if level == c.SOL_SOCKET and name in known:
+            return known[name]
         raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {name:#x} of level {level:#x}")
 
     def set_sock_opt(self, s: SocketDescriptor, level: int, name: int, value: int, now: Instant) -> None:
@@ -328,6 +268,15 @@ class SanServiceProvider:
         if level != c.SOL_SOCKET or name != c.SO_DEBUG:
             raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {name:#x} of level {level:#x}")
         san.options[name] = value
+
+    def ioctl(self, s: SocketDescriptor, code: int, value: bytes, now: Instant) -> object:
+        """WSPIoctl: the extension functions and the list of addresses; see :meth:`Extensions.ioctl`."""
+        return self._extensions.ioctl(self._socket(s), code, value)
+
+    def get_qos_by_name(self, s: SocketDescriptor, name: bytes, now: Instant) -> object:
+        """WSPGetQOSByName: WSAEOPNOTSUPP, there is no quality of service here."""
+        self._socket(s)
+        raise WsaError(WsaErrno.WSAEOPNOTSUPP, "the SAN provider has no quality of service")
 
     # ------------------------------------------------------------------ getters
 
@@ -367,13 +316,9 @@ class SanServiceProvider:
         parked.endpoint.owner = san
         while parked.endpoint.completed:
             overlapped, error = parked.endpoint.completed.popleft()
-            san.on_complete(overlapped, error, len(overlapped.data), now)
+            san.on_complete(overlapped, error, len(overlapped.data) or overlapped.length, now)
         if parked.endpoint.lost is not None and not parked.endpoint.arrived:
             san.on_connection_lost(parked.endpoint.lost, now)
 
 
 SocketFactory = Callable[[ProcessInstance], SanServiceProvider]
-
-
-def _text(ip: bytes) -> str:
-    return ".".join(map(str, ip))

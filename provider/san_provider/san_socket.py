@@ -1,0 +1,89 @@
+"""What the provider keeps per descriptor."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from fabric.ids import SocketDescriptor, SocketHandle
+from fabric.units import Instant
+from provider.errors import WsaErrno
+from provider.san_provider.endpoint import Endpoint
+from provider.san_provider.listener import Listener
+from provider.san_provider.memory import SocketMemory
+from provider.spi import Address, NetworkEvent, Overlapped, UpcallTable
+
+_NO_EVENTS = NetworkEvent(0)
+
+
+class Instance(Protocol):
+    """The provider instance that a socket belongs to."""
+
+    upcalls: UpcallTable
+
+
+class SocketState(Enum):
+    """Where a descriptor stands; see ``service_provider``."""
+
+    CREATED = "created"
+    BOUND = "bound"
+    CONNECTING = "connecting"
+    LISTENING = "listening"
+    CONNECTED = "connected"
+    DUPLICATED = "duplicated"
+    DISCONNECTED = "disconnected"
+
+
+@dataclass(slots=True, eq=False)
+class SanSocket:
+    """What the provider keeps per descriptor; also the owner of an endpoint while it controls it."""
+
+    provider: Instance
+    descriptor: SocketDescriptor
+    handle: SocketHandle
+    state: SocketState = SocketState.CREATED
+    local: Address | None = None
+    remote: Address | None = None
+    options: dict[int, int] = field(default_factory=dict)
+    endpoint: Endpoint | None = None
+    listener: Listener | None = None
+    selected: NetworkEvent = _NO_EVENTS
+    recorded: dict[NetworkEvent, int] = field(default_factory=dict)
+    callee_data: bytes = b""
+    memory: SocketMemory | None = None
+    """What this process has registered for the connection; ``None`` before the first registration."""
+
+    def on_connected(self, callee_data: bytes, now: Instant) -> None:
+        """The proxy driver: the connection is up."""
+        if self.state is SocketState.CONNECTING:
+            self.state = SocketState.CONNECTED
+            self.callee_data = callee_data
+            self.record(NetworkEvent.FD_CONNECT, 0)
+
+    def on_connect_failed(self, error: WsaErrno, now: Instant) -> None:
+        """The proxy driver: it never came up."""
+        self.state = SocketState.DISCONNECTED
+        self.endpoint = None
+        self.record(NetworkEvent.FD_CONNECT, int(error))
+
+    def on_complete(self, overlapped: Overlapped, error: WsaErrno | None, transferred: int, now: Instant) -> None:
+        """The proxy driver: an operation has ended."""
+        overlapped.done, overlapped.error, overlapped.transferred = True, int(error or 0), transferred
+        if overlapped.notify:
+            self.provider.upcalls.WPUCompleteOverlappedRequest(self.handle, overlapped, overlapped.error, transferred)
+
+    def on_connection_lost(self, error: WsaErrno, now: Instant) -> None:
+        """The proxy driver: the connection is gone; receives fail, the descriptor stays until it is closed."""
+        self.state = SocketState.DISCONNECTED
+        endpoint = self.endpoint
+        if endpoint is None:
+            return
+        failed = list(endpoint.waiting) or [Overlapped()]  # at least one completion, so that the loss is heard
+        endpoint.waiting.clear()
+        for overlapped in failed:
+            self.on_complete(overlapped, error, 0, now)
+
+    def record(self, event: NetworkEvent, error: int) -> None:
+        """Keep a network event for WSPEnumNetworkEvents and signal it."""
+        if event & self.selected:
+            self.recorded[event] = error
+            self.provider.upcalls.signal_event(self.handle)
