@@ -20,6 +20,7 @@ from fabric.ids import ProcessInstance, SocketHandle
 from fabric.journal import Journal
 from fabric.units import Instant
 from nodes.agent.channels import Channels
+from nodes.agent.description import describe, invisible
 from nodes.agent.fault_actions import Dropped, FaultActions, Reply
 from provider import ipc
 from provider.errors import WsaErrno, WsaError
@@ -28,7 +29,7 @@ from provider.handoff.registry import TICKETS_MAX
 from provider.handoff.tickets import ticket_number
 from provider.process_identity import NoSuchProcess, Peer, identify, open_process
 from provider.sockets_switch import events
-from provider.sockets_switch.shared_socket import Descriptor, SocketPhase
+from provider.sockets_switch.shared_socket import Descriptor
 from provider.stack import HostStack
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ class ApplicationServer:
                 self.refused += 1
                 with contextlib.suppress(OSError), trio.move_on_after(REFUSAL_SECONDS):
                     await connection.recv(ipc.PACKET_MAX)  # closing over an unread request would reset our answer
-                    await connection.send(ipc.encode({"id": 0, "error": _invisible(error)}))
+                    await connection.send(ipc.encode({"id": 0, "error": invisible(error)}))
                 return
             count = self._connections.get(peer.process, 0)
             allowed = peer.uid in (0, os.getuid()) and count < CONNECTIONS_PER_PROCESS
@@ -386,29 +387,4 @@ class ApplicationServer:
         return SocketHandle(ipc.member(request, "s", int))
 
     def _describe(self, descriptor: Descriptor) -> dict[str, Any]:
-        socket_ = descriptor.socket
-        controlling = self._half.core.controlling(socket_)
-        if socket_.ended and socket_.phase is not SocketPhase.CONNECTING:
-            control = "aborted"
-        elif self._half.is_in_transfer(socket_):
-            control = "transfer"
-        else:
-            control = "yours" if controlling is descriptor else "other"
-        return {
-            "state": socket_.phase.value,
-            "local": socket_.local,
-            "peer": socket_.remote,
-            "error": int(socket_.error or 0),
-            "control": control,
-            "controller": controlling.owner.process.pid if controlling is not None else 0,
-            "returned": self.channels.has_returned(descriptor.s),
-            "epoch": self._half.core.registry.epoch(socket_.number),
-        }
-
-
-def _invisible(error: NoSuchProcess) -> dict[str, Any]:
-    """What a process is told that the kernel cannot name to us: it runs in another pid namespace, or has ended."""
-    text = (
-        f"the agent cannot see your process ({error}); in containers, share the pid namespace of the host's container"
-    )
-    return {"wsa": int(WsaErrno.WSAENETDOWN), "text": text}
+        return describe(self._half, descriptor, returned=self.channels.has_returned(descriptor.s))
