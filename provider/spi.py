@@ -11,18 +11,34 @@ later through ``WPUCompleteOverlappedRequest``. Nothing here blocks, which is wh
 this boundary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum, IntFlag
-from typing import Any, Protocol, TypeVar
+from typing import Any, NewType, Protocol, TypeVar
 
 from fabric.ids import CatalogEntryId, ProcessInstance, SocketDescriptor, SocketHandle
+from fabric.rc.memory import Buffer
 from fabric.units import Instant
 from provider.errors import WsaErrno, WsaError
-from provider.protocol_info import WSAPROTOCOL_INFOW
+from provider.protocol_info import GUID, WSAPROTOCOL_INFOW
 
 Address = tuple[str, int]
 Table = TypeVar("Table", bound=Any)
+MemoryHandle = NewType("MemoryHandle", int)
+"""What WSPRegisterMemory returns."""
+
+EXTENSIONS: dict[GUID, str] = {
+    GUID.parse("c0b422f5-f58c-11d1-ad6c-00c04fa34a2d"): "WSPRegisterMemory",
+    GUID.parse("c0b422f6-f58c-11d1-ad6c-00c04fa34a2d"): "WSPDeregisterMemory",
+    GUID.parse("c0b422f7-f58c-11d1-ad6c-00c04fa34a2d"): "WSPRegisterRdmaMemory",
+    GUID.parse("c0b422f8-f58c-11d1-ad6c-00c04fa34a2d"): "WSPDeregisterRdmaMemory",
+    GUID.parse("c0b422f9-f58c-11d1-ad6c-00c04fa34a2d"): "WSPRdmaWrite",
+    GUID.parse("c0b422fa-f58c-11d1-ad6c-00c04fa34a2d"): "WSPRdmaRead",
+    GUID.parse("e5da4af8-d824-48cd-a799-6337a98ed2af"): "WSPMemoryRegistrationCacheCallback",
+}
+"""Functions outside the table, which WSPIoctl finds by their GUID (winsock-direct.md 1.11, ws2san.h). The last two are
+optional; :class:`ExtensionFunctions` says what they take.
+"""
 
 
 class NetworkEvent(IntFlag):
@@ -49,10 +65,37 @@ class Overlapped:
 
     data: bytes = b""
     length: int = 0
+    """Room of a receive; bytes that an RDMA operation moves."""
+    handles: tuple[MemoryHandle, ...] = ()
+    """The memory that an RDMA operation uses; the provider's."""
     notify: bool = True
     done: bool = False
     error: int = 0
     transferred: int = 0
+
+
+class MemoryFlags(IntFlag):
+    """dwFlags of a registration: what the adapter, or with RDMA memory the peer, may do with it (ws2san.h)."""
+
+    MEM_READ = 1
+    MEM_WRITE = 2
+    MEM_READWRITE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WSABUFEX:
+    """``length`` bytes of registered memory, ``offset`` bytes into it (where the C structure has a pointer)."""
+
+    length: int
+    offset: int
+    handle: MemoryHandle
+
+
+@dataclass(slots=True)
+class DescriptorLength:
+    """*lpdwDescriptorLength: the room for an RDMA buffer descriptor going in, what it takes coming out."""
+
+    value: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +191,44 @@ class ServiceProvider(Protocol):
     def get_overlapped_result(self, s: SocketDescriptor, overlapped: Overlapped, wait: bool, now: Instant) -> int: ...
     def get_sock_opt(self, s: SocketDescriptor, level: int, name: int, now: Instant) -> int: ...
     def set_sock_opt(self, s: SocketDescriptor, level: int, name: int, value: int, now: Instant) -> None: ...
+    def get_qos_by_name(self, s: SocketDescriptor, name: bytes, now: Instant) -> object: ...
+    def ioctl(self, s: SocketDescriptor, code: int, value: bytes, now: Instant) -> object: ...
     def duplicate_socket(self, s: SocketDescriptor, target: ProcessInstance, now: Instant) -> WSAPROTOCOL_INFOW: ...
-    def ioctl(self, s: SocketDescriptor, code: int, data: bytes, now: Instant) -> Any: ...
     def close_socket(self, s: SocketDescriptor, now: Instant) -> None: ...
+
+
+class ExtensionFunctions(Protocol):
+    """The functions of ``EXTENSIONS``; a buffer is anything with the buffer protocol and counts by identity."""
+
+    def register_memory(
+        self, s: SocketDescriptor, buffer: Buffer, flags: MemoryFlags, now: Instant
+    ) -> MemoryHandle: ...
+    def deregister_memory(self, s: SocketDescriptor, handle: MemoryHandle, now: Instant) -> None: ...
+    def register_rdma_memory(
+        self, s: SocketDescriptor, buffer: Buffer, flags: MemoryFlags, length: DescriptorLength, now: Instant
+    ) -> bytes: ...
+    def deregister_rdma_memory(self, s: SocketDescriptor, descriptor: bytes, now: Instant) -> None: ...
+    def rdma_write(
+        self,
+        s: SocketDescriptor,
+        buffers: Sequence[WSABUFEX],
+        target: bytes,
+        offset: int,
+        flags: int,
+        overlapped: Overlapped,
+        now: Instant,
+    ) -> None: ...
+    def rdma_read(
+        self,
+        s: SocketDescriptor,
+        buffers: Sequence[WSABUFEX],
+        target: bytes,
+        offset: int,
+        flags: int,
+        overlapped: Overlapped,
+        now: Instant,
+    ) -> None: ...
+    def memory_registration_cache_callback(self, buffer: Buffer, now: Instant) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +245,7 @@ class ProcTable:
     WSPEventSelect: Callable[..., Any]
     WSPGetOverlappedResult: Callable[..., Any]
     WSPGetSockOpt: Callable[..., Any]
+    WSPGetQOSByName: Callable[..., Any]
     WSPIoctl: Callable[..., Any]
     WSPListen: Callable[..., Any]
     WSPRecv: Callable[..., Any]
@@ -189,6 +268,7 @@ def proc_table(provider: ServiceProvider) -> ProcTable:
         WSPEventSelect=provider.event_select,
         WSPGetOverlappedResult=provider.get_overlapped_result,
         WSPGetSockOpt=provider.get_sock_opt,
+        WSPGetQOSByName=provider.get_qos_by_name,
         WSPIoctl=provider.ioctl,
         WSPListen=provider.listen,
         WSPRecv=provider.recv,
@@ -210,12 +290,19 @@ class CallLog:
     report: Callable[[str, ProcessInstance, str], None]
     counts: dict[str, int] = field(default_factory=dict)
 
-    _DATA_CALLS = ("WSPSend", "WSPRecv", "WPUCompleteOverlappedRequest", "WPUQuerySocketHandleContext")
+    _DATA_CALLS = (
+        "WSPSend",
+        "WSPRecv",
+        "WSPRdmaWrite",
+        "WSPRdmaRead",
+        "WPUCompleteOverlappedRequest",
+        "WPUQuerySocketHandleContext",
+    )
 
     def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """``function``, counted and reported under ``name``."""
         counts, report, process = self.counts, self.report, self.process
-        counts[name] = 0
+        counts.setdefault(name, 0)
         if name in self._DATA_CALLS:
 
             def counted(*arguments: Any) -> Any:
@@ -237,8 +324,19 @@ class CallLog:
         return reported
 
     def trace_calls(self, table: Table) -> Table:
-        """The same table (any provider's dataclass of entries) with every entry wrapped."""
-        traced: Table = type(table)(**{f.name: self.wrap(f.name, getattr(table, f.name)) for f in fields(table)})
+        """The same table (any provider's dataclass of entries) with every entry wrapped, and so the extension functions
+        that its WSPIoctl gives out.
+        """
+        wrapped = {f.name: self.wrap(f.name, getattr(table, f.name)) for f in fields(table)}
+        found = wrapped.get("WSPIoctl")
+        if found is not None:
+
+            def ioctl(*arguments: Any) -> Any:
+                result = found(*arguments)
+                return self.wrap(EXTENSIONS[GUID(arguments[2])], result) if callable(result) else result
+
+            wrapped["WSPIoctl"] = ioctl
+        traced: Table = type(table)(**wrapped)
         return traced
 
     def trace_upcalls(self, table: Table) -> Table:

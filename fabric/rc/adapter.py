@@ -13,9 +13,10 @@ from fabric.engine import Transmit
 from fabric.errors import SanloomError
 from fabric.ids import Qpn
 from fabric.rc.events import QpEvent
+from fabric.rc.memory import Access, Buffer, MemoryRegion, MemoryTable
 from fabric.rc.qp_state import QpState
 from fabric.rc.queue_pair import QueuePair
-from fabric.rc.work import ReceiveWorkRequest, SendWorkRequest
+from fabric.rc.work import ReceiveWorkRequest, SendQueueRequest
 from fabric.rng import Stream
 from fabric.units import Instant
 from fabric.wire.cm import QKEY
@@ -72,6 +73,7 @@ class ChannelAdapter:
         self.guid = guid
         self._neighbours = neighbours
         self._rng = rng
+        self.memory = MemoryTable(rng)
         self._queue_pairs: dict[int, QueuePair] = {}
         self._used: dict[int, None] = {}
         self._ready: deque[QueuePair] = deque()
@@ -98,11 +100,19 @@ class ChannelAdapter:
         self._used[qpn] = None
         if len(self._used) > 1 << 16:  # numbers of queue pairs long gone may come again
             self._used.pop(next(iter(self._used)))
-        queue_pair = self._queue_pairs[qpn] = QueuePair(Qpn(qpn), on_change=self._touch)
+        queue_pair = self._queue_pairs[qpn] = QueuePair(Qpn(qpn), self._touch, self.memory)
         return queue_pair
 
     def connect_queue_pair(
-        self, qpn: Qpn, *, remote_ip: bytes, remote_qpn: int, path_mtu: int, rq_psn: int, min_rnr_timer: int
+        self,
+        qpn: Qpn,
+        *,
+        remote_ip: bytes,
+        remote_qpn: int,
+        path_mtu: int,
+        rq_psn: int,
+        min_rnr_timer: int,
+        max_dest_rd_atomic: int = 0,
     ) -> None:
         """INIT -> RTR towards a host of the fabric. SanloomError if there is no such queue pair."""
         self._queue_pair(qpn).modify(
@@ -113,11 +123,12 @@ class ChannelAdapter:
             path_mtu=path_mtu,
             rq_psn=rq_psn,
             min_rnr_timer=min_rnr_timer,
+            max_dest_rd_atomic=max_dest_rd_atomic,
         )
 
     def destroy_queue_pair(self, qpn: Qpn) -> None:
         """Forget a queue pair; its work ends without completions. Answers that it already owes its peer still leave:
-        the peer would otherwise take a refusal for silence.
+        the peer would otherwise take a refusal for silence. Its memory is deregistered, and answers to reads stop.
         """
         queue_pair = self._queue_pairs.pop(qpn, None)
         self._timed.pop(qpn, None)
@@ -133,13 +144,33 @@ class ChannelAdapter:
                 )
             ):
                 self._past[index] += value
+            queue_pair.drop_read_answers()
+            for region in self.memory.of_domain(qpn):
+                self.memory.deregister(region)
             while (answer := queue_pair.poll_answer()) is not None:
                 self._outgoing.append(answer)
             queue_pair.modify(QpState.RESET)  # who still holds it can do no harm with it
             self._ready.remove(queue_pair)
 
-    def post_send(self, qpn: Qpn, request: SendWorkRequest, now: Instant) -> None:
-        """Send on a queue pair. SanloomError if there is no such queue pair, IllegalTransition as its state says."""
+    def register_memory(self, qpn: Qpn, buffer: Buffer, access: Access) -> MemoryRegion:
+        """Register memory for a queue pair. SanloomError if there is no such queue pair, or as ``MemoryTable`` says."""
+        self._queue_pair(qpn)
+        return self.memory.register(buffer, access, domain=qpn)
+
+    def deregister_memory(self, region: MemoryRegion) -> None:
+        """The region is the queue pair's no more; an answer that the peer was being given out of it ends in a refusal.
+        Local requests that were posted keep the bytes that they were given. SanloomError if it is not registered.
+        """
+        self.memory.deregister(region)
+        queue_pair = self._queue_pairs.get(region.domain)
+        if queue_pair is not None:
+            queue_pair.revoke(region)
+            self._touch(queue_pair)
+
+    def post_send(self, qpn: Qpn, request: SendQueueRequest, now: Instant) -> None:
+        """Send, write or read on a queue pair. SanloomError if there is no such queue pair or the request names memory
+        that it may not, IllegalTransition as its state says.
+        """
         queue_pair = self._queue_pair(qpn)
         queue_pair.post_send(request, now)
         self._touch(queue_pair)

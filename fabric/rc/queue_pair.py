@@ -1,24 +1,47 @@
-"""A queue pair of the reliable connection service: requester and responder behind one state machine (``qp_state``)."""
+"""A queue pair of the reliable connection service: requester and responder behind one state machine (``qp_state``).
+
+RDMA takes two more attributes, both 0 unless given: ``max_dest_rd_atomic`` with the move to RTR (how many RDMA READs
+of the peer may wait for their answer: responder resources), ``max_rd_atomic`` with the move to RTS (how many of ours
+may be unanswered: initiator depth). A queue pair names only memory that was registered for it.
+"""
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fabric.errors import IllegalTransition
+from fabric.errors import IllegalTransition, SanloomError
 from fabric.ids import Qpn
 from fabric.rc.events import CommunicationEstablished, Completion, FatalError, QpEvent
+from fabric.rc.memory import MESSAGE_MAX, Access, MemoryRegion, MemoryTable
 from fabric.rc.qp_state import QpState, check_transition
-from fabric.rc.requester import Requester
-from fabric.rc.responder import Responder
-from fabric.rc.work import CompletionStatus, ReceiveWorkRequest, SendWorkRequest, WorkCompletion
+from fabric.rc.remote_access import RemoteAccess
+from fabric.rc.requester import READ_PACKETS_MAX, Requester, read_packets
+from fabric.rc.responder import READ_ANSWER, Responder
+from fabric.rc.work import (
+    CompletionStatus,
+    ReadWorkRequest,
+    ReceiveWorkRequest,
+    SendQueueRequest,
+    WorkCompletion,
+    WriteWorkRequest,
+)
+from fabric.rng import stream
 from fabric.units import Instant
 from fabric.wire.fast import FrameBuilder, Packet
-from fabric.wire.headers import local_ack_timeout
+from fabric.wire.headers import ack_syndrome, local_ack_timeout
 from fabric.wire.opcodes import OPCODES, Opcode
 
 __all__ = ["CommunicationEstablished", "Completion", "FatalError", "QueuePair", "QueuePairStatistics"]
 _ACKNOWLEDGE = int(Opcode.RC_ACKNOWLEDGE)
+_READ_RESPONSES = frozenset(
+    (
+        int(Opcode.RC_READ_RESPONSE_FIRST),
+        int(Opcode.RC_READ_RESPONSE_MIDDLE),
+        int(Opcode.RC_READ_RESPONSE_LAST),
+        int(Opcode.RC_READ_RESPONSE_ONLY),
+    )
+)
 _RESPONSES = frozenset(int(opcode) for opcode, info in OPCODES.items() if info.response)
 _ANSWERING = (QpState.RTS, QpState.RTR, QpState.SQD)
 RECEIVES_MAX = 65_536
@@ -38,13 +61,23 @@ class QueuePairStatistics:
     rnr_sent: int = 0
     duplicates_received: int = 0
     acknowledges_sent: int = 0
+    responses_sent: int = 0
+    """Packets of answers to the peer's RDMA READs."""
+    responses_dropped: int = 0
+    """Packets of answers to ours that were not the next one expected."""
 
 
 class QueuePair:
     """See the module text; the adapter demultiplexes packets to it and carries its frames away."""
 
-    def __init__(self, qpn: Qpn, on_change: Callable[["QueuePair"], None] = lambda queue_pair: None) -> None:
+    def __init__(
+        self,
+        qpn: Qpn,
+        on_change: Callable[["QueuePair"], None] = lambda queue_pair: None,
+        memory: MemoryTable | None = None,
+    ) -> None:
         self.qpn = qpn
+        self._memory = MemoryTable(stream(0, "no memory")) if memory is None else memory
         self._on_change = on_change
         self.state = QpState.RESET
         self.remote_ip = b""
@@ -58,6 +91,7 @@ class QueuePair:
         self._path_mtu = 0
         self._established = False
         self._acknowledges = 0
+        self._responses = 0
 
     # ------------------------------------------------------------------ commands
 
@@ -79,6 +113,12 @@ class QueuePair:
                 answer=self._answer,
                 complete=self._complete,
                 receives=self._receives,
+                remote_access=RemoteAccess(
+                    self._memory,
+                    domain=self.qpn,
+                    path_mtu=self._path_mtu,
+                    resources=attributes.get("max_dest_rd_atomic", 0),
+                ),
             )
         elif target is QpState.RTS and self._requester is None:
             self._requester = Requester(
@@ -87,6 +127,7 @@ class QueuePair:
                 timeout=local_ack_timeout(attributes["timeout"]),
                 retry_count=attributes["retry_count"],
                 rnr_retry=attributes["rnr_retry"],
+                read_depth=attributes.get("max_rd_atomic", 0),
                 complete=self._complete,
             )
         elif target is QpState.ERR:
@@ -96,14 +137,41 @@ class QueuePair:
         self.state = target
         self._on_change(self)
 
-    def post_send(self, request: SendWorkRequest, now: Instant) -> None:
-        """Send a message; IllegalTransition unless in RTS, SQD or ERR (where it is flushed)."""
+    def post_send(self, request: SendQueueRequest, now: Instant) -> None:
+        """Send a message, write to the peer's memory or read it; IllegalTransition unless in RTS, SQD or ERR (where it
+        is flushed). SanloomError for local memory that the request may not use, and for a read without initiator depth.
+        """
         if self.state is QpState.ERR:
-            self._complete(WorkCompletion(request.wr_id, "send", CompletionStatus.FLUSHED))
+            self._complete(WorkCompletion(request.wr_id, request.kind, CompletionStatus.FLUSHED))
             return
         if self._requester is None or self.state not in (QpState.RTS, QpState.SQD):
             raise IllegalTransition("queue pair", self.state.value, "post_send", "requester")
+        if isinstance(request, WriteWorkRequest):
+            parts = tuple(self._memory.gather(request.segments, Access(0), domain=self.qpn))
+            request.payload = parts[0] if len(parts) == 1 else b"".join(parts)
+            if len(request.payload) > MESSAGE_MAX:
+                raise SanloomError(f"work request: {len(request.payload)} bytes are too many for one RDMA WRITE")
+        elif isinstance(request, ReadWorkRequest):
+            request.targets = tuple(self._memory.gather(request.segments, Access.LOCAL_WRITE, domain=self.qpn))
+            request.size = sum(map(len, request.targets))
+            if request.size > MESSAGE_MAX or read_packets(request.size, self._path_mtu) > READ_PACKETS_MAX:
+                raise SanloomError(f"work request: {request.size} bytes are too many for one RDMA READ")
+            if not self._requester.read_depth:
+                raise SanloomError("work request: the queue pair was given no initiator depth for RDMA READ")
         self._requester.post(request)
+
+    def revoke(self, region: MemoryRegion) -> None:
+        """``region`` of this queue pair is not registered any more; see :meth:`Responder.revoke`."""
+        responder = self._responder
+        if responder is None or responder.remote_access.begun_in(region) is None:
+            return
+        self.drop_read_answers()
+        if self.state in _ANSWERING:
+            self._fail(responder.revoke(region), sends_end_with=CompletionStatus.FLUSHED)
+
+    def drop_read_answers(self) -> None:
+        """Answers to reads that are not yet sent never will be; acknowledgements and refusals stay."""
+        self._answers = deque(answer for answer in self._answers if answer[1] != READ_ANSWER)
 
     def post_receive(self, request: ReceiveWorkRequest, now: Instant) -> None:
         """Offer room for one message; IllegalTransition in RESET."""
@@ -125,6 +193,11 @@ class QueuePair:
             if self._requester is not None and self.state in (QpState.RTS, QpState.SQD):
                 aeth = packet.extension
                 fatal = self._requester.handle_acknowledge(packet.psn, aeth[0], now)
+            if fatal is not None:
+                self._fail(fatal, sends_end_with=fatal)
+        elif opcode in _READ_RESPONSES:
+            if self._requester is not None and self.state in (QpState.RTS, QpState.SQD):
+                fatal = self._requester.handle_read_response(packet.psn, opcode, packet.payload, now)
             if fatal is not None:
                 self._fail(fatal, sends_end_with=fatal)
         elif opcode not in _RESPONSES and self._responder is not None and self.state in _ANSWERING:
@@ -156,18 +229,27 @@ class QueuePair:
         packet = self._requester.poll(now, draining=state is QpState.SQD)
         if packet is None:
             return None
-        psn, opcode, payload, ask, solicited = packet
+        psn, opcode, payload, ask, solicited, extension = packet
         return builder.build(
-            opcode, psn, payload, destination_qpn=self._remote_qpn, ack_request=ask, solicited=solicited
+            opcode,
+            psn,
+            payload,
+            destination_qpn=self._remote_qpn,
+            extension=extension,
+            ack_request=ask,
+            solicited=solicited,
         )
 
     def poll_answer(self) -> bytes | None:
-        """The next acknowledgement, of any kind, that the peer is owed."""
+        """The next acknowledgement, of any kind, that the peer is owed, or the next packet of the answer to a read."""
         if not self._answers:
             return None
         assert self._builder is not None
         assert self._responder is not None
-        psn, syndrome = self._answers.popleft()
+        psn, syndrome = self._answers[0]
+        if syndrome == READ_ANSWER:
+            return self._poll_read_response(self._builder, self._responder)
+        self._answers.popleft()
         self._acknowledges += 1
         aeth = (syndrome << 24 | self._responder.msn).to_bytes(4, "big")
         return self._builder.build(_ACKNOWLEDGE, psn, destination_qpn=self._remote_qpn, extension=aeth)
@@ -194,9 +276,19 @@ class QueuePair:
             rnr_sent=responder.rnr_naks if responder else 0,
             duplicates_received=responder.duplicates if responder else 0,
             acknowledges_sent=self._acknowledges,
+            responses_sent=self._responses,
+            responses_dropped=requester.responses_dropped if requester else 0,
         )
 
     # ------------------------------------------------------------------- private
+
+    def _poll_read_response(self, builder: FrameBuilder, responder: Responder) -> bytes:
+        psn, opcode, payload, with_aeth, ends = responder.remote_access.next_response()
+        if ends:
+            self._answers.popleft()
+        self._responses += 1
+        aeth = (ack_syndrome() << 24 | responder.msn).to_bytes(4, "big") if with_aeth else b""
+        return builder.build(opcode, psn, payload, destination_qpn=self._remote_qpn, extension=aeth)
 
     def _forget(self) -> None:
         """Back to how a queue pair is born; work ends without completions, and a timer of it must not go on."""

@@ -17,6 +17,7 @@ from fabric.ids import ProcessInstance, SocketHandle
 from fabric.journal import Journal
 from fabric.units import Instant
 from nodes.agent.channels import Channels
+from nodes.agent.description import describe
 from nodes.agent.fault_actions import FaultActions, Reply
 from nodes.agent.limits import Limits
 from nodes.agent.reception import Operation, Reception
@@ -27,7 +28,7 @@ from provider.handoff.registry import TICKETS_MAX
 from provider.handoff.tickets import ticket_number
 from provider.process_identity import NoSuchProcess, Peer, open_process
 from provider.sockets_switch import events
-from provider.sockets_switch.shared_socket import Descriptor, SocketPhase
+from provider.sockets_switch.shared_socket import Descriptor
 from provider.stack import HostStack
 
 T = TypeVar("T")
@@ -349,21 +350,4 @@ class ApplicationServer:
         return SocketHandle(ipc.member(request, "s", int))
 
     def _describe(self, descriptor: Descriptor) -> dict[str, Any]:
-        socket_ = descriptor.socket
-        controlling = self._half.core.controlling(socket_)
-        if socket_.ended and socket_.phase is not SocketPhase.CONNECTING:
-            control = "aborted"
-        elif self._half.is_in_transfer(socket_):
-            control = "transfer"
-        else:
-            control = "yours" if controlling is descriptor else "other"
-        return {
-            "state": socket_.phase.value,
-            "local": socket_.local,
-            "peer": socket_.remote,
-            "error": int(socket_.error or 0),
-            "control": control,
-            "controller": controlling.owner.process.pid if controlling is not None else 0,
-            "returned": self.channels.has_returned(descriptor.s),
-            "epoch": self._half.core.registry.epoch(socket_.number),
-        }
+        return describe(self._half, descriptor, returned=self.channels.has_returned(descriptor.s))

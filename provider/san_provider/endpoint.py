@@ -17,6 +17,7 @@ from fabric.ids import CommId
 from fabric.rc.queue_pair import QueuePair
 from fabric.units import Instant
 from provider.errors import WsaErrno
+from provider.san_provider.config import ProxyConfig
 from provider.spi import Overlapped
 
 _NO_COMM_ID = CommId(0)
@@ -64,9 +65,14 @@ class Endpoint:
     expected_psn: int
     """The PSN that we expect first; what our REQ or REP calls starting PSN."""
     comm_id: CommId = _NO_COMM_ID
+    path_mtu: int = 0
+    responder_resources: int = 0
+    """RDMA READs of the peer that we take at a time, as agreed at set-up."""
+    read_depth: int = 0
+    """RDMA READs of ours that may be under way, as agreed at set-up."""
     callee_data: bytes = b""
     sends: deque[Overlapped] = field(default_factory=deque)
-    """Sends under way, oldest first: reliable connections complete in order."""
+    """Sends and RDMA under way, oldest first: reliable connections complete in order."""
     completed: deque[tuple[Overlapped, WsaErrno | None]] = field(default_factory=deque)
     """Sends that ended while nobody owned the endpoint; whoever adopts it hears of them."""
     waiting: deque[Overlapped] = field(default_factory=deque)
@@ -77,3 +83,8 @@ class Endpoint:
     """Receives outstanding on the queue pair."""
     lost: WsaErrno | None = None
     """Why the connection ended, for the owner that comes later."""
+
+    def agree_on_reads(self, config: ProxyConfig, peers_resources: int, peers_depth: int) -> None:
+        """Neither side reads more at a time than the other takes (vol. 1, 12.7.29, 12.7.30)."""
+        self.responder_resources = min(config.responder_resources, peers_depth)
+        self.read_depth = min(config.initiator_depth, peers_resources)

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fabric.cm.manager import RequestReceived
 from fabric.ids import CommId
 from fabric.units import Instant
 
@@ -18,6 +19,23 @@ class Request:
     remote_qpn: int
     starting_psn: int
     path_mtu: int
+    responder_resources: int
+    initiator_depth: int
+
+    @classmethod
+    def of(cls, event: RequestReceived) -> "Request":
+        """What the connection manager reported."""
+        request = event.request
+        return cls(
+            event.comm_id,
+            event.remote_ip,
+            bytes(request.private_data),
+            request.local_qpn,
+            request.starting_psn,
+            event.path_mtu,
+            request.responder_resources,
+            request.initiator_depth,
+        )
 
 
 @dataclass(slots=True, eq=False)

@@ -19,7 +19,7 @@ active side         RTU                                         REP arrives: RTR
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fabric.cm.manager import (
     ConnectFailed,
@@ -36,16 +36,20 @@ from fabric.ids import CommId
 from fabric.rc.adapter import ChannelAdapter, DatagramReceived, QueuePairEvent
 from fabric.rc.qp_state import QpState
 from fabric.rc.queue_pair import CommunicationEstablished, Completion, FatalError
-from fabric.rc.work import CompletionStatus, ReceiveWorkRequest, SendWorkRequest, WorkCompletion
+from fabric.rc.work import CompletionStatus, ReceiveWorkRequest, SendQueueRequest, SendWorkRequest, WorkCompletion
 from fabric.rng import Stream
 from fabric.units import Instant
 from fabric.wire.cm import RejectReason
 from provider.errors import WsaErrno, WsaError
+from provider.san_provider.addresses import ip_text
 from provider.san_provider.causes import errno_of, errno_of_reject
 from provider.san_provider.config import ProxyConfig
 from provider.san_provider.endpoint import Endpoint, EndpointOwner, EndpointState
 from provider.san_provider.listener import Listener, Request
 from provider.spi import Overlapped
+
+ENDS, PART = 0, 1
+"""Numbers of work requests: one that ends an operation of the owner, one after which others of it come."""
 
 
 class ProxyDriver:
@@ -68,13 +72,13 @@ class ProxyDriver:
     def handle_frame(self, port: int, frame: bytes, now: Instant) -> None:
         """A frame from the fabric."""
         self.adapter.handle_frame(port, frame, now)
-        self._drain(now)
+        self.settle(now)
 
     def handle_timeout(self, now: Instant) -> None:
         """Overdue work of adapter and connection manager."""
         self.adapter.handle_timeout(now)
         self.manager.handle_timeout(now)
-        self._drain(now)
+        self.settle(now)
 
     # ------------------------------------------------------------- commands
 
@@ -93,12 +97,12 @@ class ProxyDriver:
         self.manager.unlisten(listener.service_id)
         while listener.requests:
             self.refuse(listener.requests.popleft(), now)
-        self._drain(now)
+        self.settle(now)
 
     def refuse(self, request: Request, now: Instant) -> None:
         """Turn a waiting request down: its peer's connect fails with WSAECONNREFUSED."""
         self.manager.reject(request.comm_id, RejectReason.CONSUMER_DEFINED, now=now)
-        self._drain(now)
+        self.settle(now)
 
     def accept(self, request: Request, owner: EndpointOwner, callee_data: bytes, now: Instant) -> Endpoint:
         """Make a connection of a waiting request. The reply leaves with the next ``poll_transmit``."""
@@ -106,6 +110,7 @@ class ProxyDriver:
         endpoint.comm_id = request.comm_id
         endpoint.callee_data = callee_data
         self._by_comm_id[request.comm_id] = endpoint
+        endpoint.agree_on_reads(self.config, request.responder_resources, request.initiator_depth)
         self._bring_up(endpoint, request.remote_qpn, request.starting_psn, request.path_mtu, now)
         self._replies.append(endpoint)
         return endpoint
@@ -118,7 +123,7 @@ class ProxyDriver:
         Raises WSAEHOSTUNREACH for an address that is not on this fabric.
         """
         if not self.adapter.reaches(remote_ip):
-            raise WsaError(WsaErrno.WSAEHOSTUNREACH, f"no host of this fabric has the address {_text(remote_ip)}")
+            raise WsaError(WsaErrno.WSAEHOSTUNREACH, f"no host of this fabric has the address {ip_text(remote_ip)}")
         endpoint = self._new_endpoint(remote_ip, owner, EndpointState.CONNECTING)
         endpoint.comm_id = self.manager.connect(
             remote_ip,
@@ -130,19 +135,26 @@ class ProxyDriver:
             retry_count=self.config.retry_count,
             rnr_retry=self.config.rnr_retry,
             ack_timeout=self.config.ack_timeout,
+            responder_resources=self.config.responder_resources,
+            initiator_depth=self.config.initiator_depth,
             local_ip=self.adapter.ip,
             now=now,
         )
         self._by_comm_id[endpoint.comm_id] = endpoint
-        self._drain(now)
+        self.settle(now)
         return endpoint
 
     def send(self, endpoint: Endpoint, overlapped: Overlapped, now: Instant) -> None:
         """Send one message; completes through the owner."""
+        self.post(endpoint, overlapped, [SendWorkRequest(ENDS, overlapped.data)], now)
+
+    def post(self, endpoint: Endpoint, overlapped: Overlapped, work: Sequence[SendQueueRequest], now: Instant) -> None:
+        """Begin an operation of one or more work requests, the last of them numbered ENDS, the others PART."""
         if endpoint.state not in (EndpointState.CONNECTED, EndpointState.ACCEPTING):
             raise WsaError(endpoint.lost or WsaErrno.WSAENOTCONN, "the connection is not up")
         endpoint.sends.append(overlapped)
-        self.adapter.post_send(endpoint.queue_pair.qpn, SendWorkRequest(0, overlapped.data), now)
+        for request in work:
+            self.adapter.post_send(endpoint.queue_pair.qpn, request, now)
 
     def receive(self, endpoint: Endpoint, overlapped: Overlapped, now: Instant) -> None:
         """Post one receive for the controlling instance; a message that already arrived completes it at once."""
@@ -156,12 +168,12 @@ class ProxyDriver:
             raise WsaError(endpoint.lost, "the connection is gone")
         endpoint.waiting.append(overlapped)
         if len(endpoint.waiting) > endpoint.posted:
-            self._post_receive(endpoint, now)
+            endpoint.posted += 1
+            self.adapter.post_receive(endpoint.queue_pair.qpn, ReceiveWorkRequest(0, self.config.message_size), now)
 
     def take_back_receives(self, endpoint: Endpoint, now: Instant) -> None:
         """Complete the controlling instance's receives with success and zero bytes; the queue pair keeps its own."""
-        waiting = list(endpoint.waiting)
-        endpoint.waiting.clear()
+        waiting, endpoint.waiting = endpoint.waiting, deque()
         for overlapped in waiting:
             if endpoint.owner is not None:
                 endpoint.owner.on_complete(overlapped, None, 0, now)
@@ -185,7 +197,7 @@ class ProxyDriver:
         else:
             self.manager.disconnect(endpoint.comm_id, now)
         self._remove_queue_pair(endpoint, now)
-        self._drain(now)
+        self.settle(now)
 
     # --------------------------------------------------------------- output
 
@@ -221,13 +233,15 @@ class ProxyDriver:
 
     def _bring_up(self, endpoint: Endpoint, remote_qpn: int, send_psn: int, path_mtu: int, now: Instant) -> None:
         """INIT -> RTR -> RTS with what the peer told us."""
+        endpoint.path_mtu = min(path_mtu, self.config.path_mtu)
         self.adapter.connect_queue_pair(
             endpoint.queue_pair.qpn,
             remote_ip=endpoint.remote_ip,
             remote_qpn=remote_qpn,
-            path_mtu=min(path_mtu, self.config.path_mtu),
+            path_mtu=endpoint.path_mtu,
             rq_psn=endpoint.expected_psn,
             min_rnr_timer=self.config.min_rnr_timer,
+            max_dest_rd_atomic=endpoint.responder_resources,
         )
         endpoint.queue_pair.modify(
             QpState.RTS,
@@ -235,11 +249,8 @@ class ProxyDriver:
             timeout=self.config.ack_timeout,
             retry_count=self.config.retry_count,
             rnr_retry=self.config.rnr_retry,
+            max_rd_atomic=endpoint.read_depth,
         )
-
-    def _post_receive(self, endpoint: Endpoint, now: Instant) -> None:
-        endpoint.posted += 1
-        self.adapter.post_receive(endpoint.queue_pair.qpn, ReceiveWorkRequest(0, self.config.message_size), now)
 
     def _send_replies(self, now: Instant) -> None:
         while self._replies:
@@ -252,10 +263,12 @@ class ProxyDriver:
                 starting_psn=endpoint.expected_psn,
                 private_data=endpoint.callee_data,
                 rnr_retry=self.config.rnr_retry,
+                responder_resources=endpoint.responder_resources,
+                initiator_depth=endpoint.read_depth,
                 now=now,
             )
 
-    def _drain(self, now: Instant) -> None:
+    def settle(self, now: Instant) -> None:
         """Carry events between adapter, connection manager and owners until nothing moves."""
         poll_adapter, poll_manager = self.adapter.poll_event, self.manager.poll_event
         while True:
@@ -285,11 +298,13 @@ class ProxyDriver:
 
     def _on_completion(self, endpoint: Endpoint, completion: WorkCompletion, now: Instant) -> None:
         failed = completion.status is not CompletionStatus.SUCCESS
-        if completion.opcode == "send":
+        if completion.opcode != "receive":
+            if completion.wr_id == PART:
+                return
             overlapped = endpoint.sends.popleft()
             error = WsaErrno.WSAECONNRESET if failed else None
             if endpoint.owner is not None:
-                endpoint.owner.on_complete(overlapped, error, len(overlapped.data), now)
+                endpoint.owner.on_complete(overlapped, error, len(overlapped.data) or overlapped.length, now)
             else:
                 endpoint.completed.append((overlapped, error))
             return
@@ -317,6 +332,7 @@ class ProxyDriver:
             return
         if isinstance(event, ReplyReceived):
             reply = event.reply
+            endpoint.agree_on_reads(self.config, reply.responder_resources, reply.initiator_depth)
             self._bring_up(endpoint, reply.local_qpn, reply.starting_psn, self.config.path_mtu, now)
             endpoint.state = EndpointState.CONNECTED
             owner = endpoint.owner
@@ -329,10 +345,9 @@ class ProxyDriver:
                 endpoint.state = EndpointState.CONNECTED
                 if endpoint.owner is not None:
                     endpoint.owner.on_connected(b"", now)
-        elif isinstance(event, Rejected):
-            self._fail_connect(endpoint, errno_of_reject(event.reason), now)
-        elif isinstance(event, ConnectFailed):
-            self._fail_connect(endpoint, WsaErrno.WSAETIMEDOUT, now)
+        elif isinstance(event, Rejected | ConnectFailed):
+            error = errno_of_reject(event.reason) if isinstance(event, Rejected) else WsaErrno.WSAETIMEDOUT
+            self._fail_connect(endpoint, error, now)
         elif isinstance(event, Disconnected):
             if endpoint.state in (EndpointState.CONNECTED, EndpointState.ACCEPTING):
                 self._lose(endpoint, WsaErrno.WSAECONNRESET, now)
@@ -340,15 +355,7 @@ class ProxyDriver:
             self._forget(endpoint, now)
 
     def _on_request(self, event: RequestReceived, now: Instant) -> None:
-        request = event.request
-        waiting = Request(
-            event.comm_id,
-            event.remote_ip,
-            bytes(request.private_data),
-            request.local_qpn,
-            request.starting_psn,
-            event.path_mtu,
-        )
+        waiting = Request.of(event)
         listener = self._listeners.get(event.service_id)
         if listener is None or len(listener.requests) >= listener.backlog:
             self.refuse(waiting, now)
@@ -391,7 +398,3 @@ class ProxyDriver:
         self._endpoints.pop(endpoint.number, None)
         self._by_comm_id.pop(endpoint.comm_id, None)
         endpoint.state = EndpointState.GONE
-
-
-def _text(ip: bytes) -> str:
-    return ".".join(map(str, ip)) if len(ip) == 4 else ip.hex(":", 2)

@@ -42,6 +42,7 @@ class RemakingProvider(ABC):
         if old is None or old.lost is not None:
             raise WsaError(WsaErrno.WSAECONNRESET, "the connection has ended")
         old.waiting.clear()
+        san.release_memory()
         self._proxy.disconnect(old, now)
         san.connect_again()
         san.endpoint = self._proxy.connect(old.remote_ip, service_id, san, caller_data, now)
@@ -68,6 +69,7 @@ class RemakingProvider(ABC):
         old = san.endpoint
         assert old is not None, "only a connected socket expects one"
         old.waiting.clear()
+        san.release_memory()
         self._proxy.disconnect(old, now)
         san.endpoint = self._proxy.accept(request, san, callee_data, now)
         self.stop_expecting(s, now)

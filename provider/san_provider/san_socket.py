@@ -14,6 +14,7 @@ from fabric.units import Instant
 from provider.errors import WsaErrno
 from provider.san_provider.endpoint import Endpoint
 from provider.san_provider.listener import Listener
+from provider.san_provider.memory import SocketMemory
 from provider.spi import Address, NetworkEvent, Overlapped
 
 if TYPE_CHECKING:
@@ -50,8 +51,17 @@ class SanSocket:
     selected: NetworkEvent = _NO_EVENTS
     recorded: dict[NetworkEvent, int] = field(default_factory=dict)
     callee_data: bytes = b""
+    memory: SocketMemory | None = None
+    """What this process has registered for the connection; ``None`` before the first registration."""
     expected: Listener | None = None
     """Where the peer is going to make the connection anew."""
+
+    def release_memory(self) -> bool:
+        """Give up all that was registered for the connection, which goes away or to another process."""
+        memory, self.memory = self.memory, None
+        if memory is not None:
+            memory.release()
+        return memory is not None
 
     def connect_again(self) -> None:
         """Its connection is being made anew."""

@@ -5,7 +5,6 @@ What it keeps per descriptor is :class:`provider.san_provider.san_socket.SanSock
 
 from collections.abc import Callable
 from itertools import count
-from typing import Any
 
 from fabric.ids import ProcessInstance, SocketDescriptor, SocketHandle
 from fabric.units import Instant
@@ -14,7 +13,9 @@ from provider import constants as c
 from provider.catalog import SAN_ENTRY
 from provider.errors import WsaErrno, WsaError
 from provider.protocol_info import WSAPROTOCOL_INFOW
+from provider.san_provider.addresses import ip_text
 from provider.san_provider.endpoint import Endpoint
+from provider.san_provider.extensions import Extensions
 from provider.san_provider.parking import Parked, ParkingTable
 from provider.san_provider.proxy_driver import ProxyDriver
 from provider.san_provider.remaking import RemakingProvider
@@ -45,6 +46,7 @@ class SanServiceProvider(RemakingProvider):
         self._sockets: dict[SocketDescriptor, SanSocket] = {}
         self._numbers = count(1)
         self._started = 0
+        self._extensions = Extensions(self._socket, lambda: list(self._sockets.values()), proxy)
         self.upcalls: UpcallTable
 
     # ------------------------------------------------------ start and clean-up
@@ -131,6 +133,7 @@ class SanServiceProvider(RemakingProvider):
         self._proxy.take_back_receives(endpoint, now)
         endpoint.owner = None
         san.state = SocketState.DUPLICATED
+        self._extensions.release(san, now)
         san.endpoint = None
         return SAN_ENTRY.duplicate(token)
 
@@ -180,7 +183,7 @@ class SanServiceProvider(RemakingProvider):
         request = san.listener.requests.popleft()
         if san.listener.requests:
             san.record(NetworkEvent.FD_ACCEPT, 0)  # the next request signals anew (statement 48)
-        caller: Address = (_text(request.remote_ip), 0)
+        caller: Address = (ip_text(request.remote_ip), 0)
         decision = condition(CallerId(caller, request.caller_data, san.local))
         if decision.result is ConditionResult.CF_REJECT:
             self._proxy.refuse(request, now)
@@ -253,12 +256,18 @@ class SanServiceProvider(RemakingProvider):
         return overlapped.transferred
 
     def get_sock_opt(self, s: SocketDescriptor, level: int, name: int, now: Instant) -> int:
-        """WSPGetSockOpt: SO_DEBUG, SO_MAX_MSG_SIZE; WSAENOPROTOOPT for all else, which the switch answers."""
-        san = self._socket(s)
-        if level == c.SOL_SOCKET and name == c.SO_MAX_MSG_SIZE:
-            return self._proxy.config.message_size
-        if level == c.SOL_SOCKET and name == c.SO_DEBUG:
-            return san.options.get(name, 0)
+        """WSPGetSockOpt: SO_DEBUG and the sizes of messages and RDMA; WSAENOPROTOOPT for all else, which the switch
+        answers.
+        """
+        san, config = self._socket(s), self._proxy.config
+        known = {
+            c.SO_DEBUG: san.options.get(c.SO_DEBUG, 0),
+            c.SO_MAX_MSG_SIZE: config.message_size,
+            c.SO_MAX_RDMA_SIZE: config.rdma_size,
+            c.SO_RDMA_THRESHOLD_SIZE: config.rdma_threshold,
+        }
+        if level == c.SOL_SOCKET and name in known:
+            return known[name]
         raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {name:#x} of level {level:#x}")
 
     def set_sock_opt(self, s: SocketDescriptor, level: int, name: int, value: int, now: Instant) -> None:
@@ -268,12 +277,14 @@ class SanServiceProvider(RemakingProvider):
             raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {name:#x} of level {level:#x}")
         san.options[name] = value
 
-    def ioctl(self, s: SocketDescriptor, code: int, data: bytes, now: Instant) -> Any:
-        """WSPIoctl. SIO_ADDRESS_LIST_QUERY gives the addresses of this host on the SAN; else WSAEOPNOTSUPP."""
+    def ioctl(self, s: SocketDescriptor, code: int, value: bytes, now: Instant) -> object:
+        """WSPIoctl: the extension functions and the list of addresses; see :meth:`Extensions.ioctl`."""
+        return self._extensions.ioctl(self._socket(s), code, value)
+
+    def get_qos_by_name(self, s: SocketDescriptor, name: bytes, now: Instant) -> object:
+        """WSPGetQOSByName: WSAEOPNOTSUPP, there is no quality of service here."""
         self._socket(s)
-        if code == c.SIO_ADDRESS_LIST_QUERY:
-            return (_text(self._proxy.adapter.ip),)
-        raise WsaError(WsaErrno.WSAEOPNOTSUPP, f"ioctl {code:#x}")
+        raise WsaError(WsaErrno.WSAEOPNOTSUPP, "the SAN provider has no quality of service")
 
     # ------------------------------------------------------------------ getters
 
@@ -318,13 +329,9 @@ class SanServiceProvider(RemakingProvider):
         parked.endpoint.owner = san
         while parked.endpoint.completed:
             overlapped, error = parked.endpoint.completed.popleft()
-            san.on_complete(overlapped, error, len(overlapped.data), now)
+            san.on_complete(overlapped, error, len(overlapped.data) or overlapped.length, now)
         if parked.endpoint.lost is not None and not parked.endpoint.arrived:
             san.on_connection_lost(parked.endpoint.lost, now)
 
 
 SocketFactory = Callable[[ProcessInstance], SanServiceProvider]
-
-
-def _text(ip: bytes) -> str:
-    return ".".join(map(str, ip))

@@ -23,7 +23,7 @@ from provider.sockets_switch import events
 from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.moving_bytes import MovingBytes
-from provider.sockets_switch.options import DEFAULTS, READ_ONLY
+from provider.sockets_switch.options import DEFAULTS, READ_ONLY, apply_options
 from provider.sockets_switch.shared_socket import AttachedProcess, Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
 from provider.sockets_switch.transfers import Transfers
@@ -158,8 +158,8 @@ class AgentHalf(MovingBytes):
         if not -(2**31) <= value < 2**32:
             raise WsaError(WsaErrno.WSAEINVAL, f"{value} does not fit an option")
         socket.options[level, name] = value
-        if (level, name) == (c.SOL_SOCKET, c.SO_OOBINLINE) and socket.session is not None:
-            socket.session.urgent.inline = bool(value)
+        if socket.session is not None:
+            apply_options(socket.options, socket.session)
         self.core.registry.used(socket.number)
 
     # ---------------------------------------------------------- data, by the driver

@@ -30,7 +30,7 @@ from provider.session.session import (
 )
 from provider.sockets_switch import events
 from provider.sockets_switch.listeners import ANY_ADDRESS, Listeners
-from provider.sockets_switch.options import ABORTIVE
+from provider.sockets_switch.options import ABORTIVE, apply_options
 from provider.sockets_switch.rehoming import Rehoming
 from provider.sockets_switch.session_pump import SessionPump
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
@@ -286,7 +286,7 @@ class Connections:
 
     def start_session(self, socket: SharedSocket, session: Session) -> None:
         socket.session = session
-        session.urgent.inline = bool(socket.options.get((c.SOL_SOCKET, c.SO_OOBINLINE)))
+        apply_options(socket.options, session)
         socket.pump = SessionPump(session, self._core.config.session.receive_size)
 
     def _end_session(self, socket: SharedSocket) -> None:

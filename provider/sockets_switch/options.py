@@ -4,7 +4,11 @@ Options belong to the shared socket, so a value set through one descriptor is re
 numbers are used here and on the IPC; ``provider.socket`` translates the host's own numbers.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from provider import constants as c
+from provider.session.session import Session
 
 DEFAULTS: dict[tuple[int, int], int] = {
     (c.SOL_SOCKET, c.SO_DEBUG): 0,
@@ -28,3 +32,15 @@ READ_ONLY: dict[tuple[int, int], None] = {
     (c.SOL_SOCKET, c.SO_TYPE): None,
     (c.SOL_SOCKET, c.SO_MAX_MSG_SIZE): None,
 }
+
+SEND_BUFFER_LEAST, SEND_BUFFER_MOST = 4_096, 16 << 20
+"""What SO_SNDBUF can bring about, in bytes."""
+
+
+def apply_options(options: Mapping[tuple[int, int], int], session: Session) -> None:
+    """Those of the options that were set which the session itself heeds: SO_OOBINLINE and SO_SNDBUF."""
+    session.urgent.inline = bool(options.get((c.SOL_SOCKET, c.SO_OOBINLINE)))
+    size = options.get((c.SOL_SOCKET, c.SO_SNDBUF))
+    if size is not None:
+        size = max(SEND_BUFFER_LEAST, min(size, SEND_BUFFER_MOST))
+        session.config = replace(session.config, send_buffer=size)

@@ -299,10 +299,8 @@ class Transfers:
         """Give up on peers that do not answer a suspension."""
         for transfer in list(self._by_socket.values()):
             if transfer.stage in WAITING and now >= transfer.deadline:
-                text = "the peer did not answer the suspension in time"
-                if transfer.stage == "draining":
-                    text = "what was sent has not reached the peer in time"
-                self._fail(transfer, WsaErrno.WSAENETDOWN, text, now)
+                what = "what was sent has not arrived" if transfer.stage == "draining" else "the peer has not answered"
+                self._fail(transfer, WsaErrno.WSAENETDOWN, f"{what} in time", now)
 
     def poll_timeout(self) -> Instant | None:
         """The earliest deadline of a peer's."""

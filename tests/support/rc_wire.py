@@ -17,7 +17,7 @@ from fabric.rng import stream
 from fabric.units import MICROSECOND
 from fabric.wire.fast import FrameBuilder, Packet, parse
 from fabric.wire.headers import DEFAULT_PKEY
-from fabric.wire.opcodes import Opcode
+from fabric.wire.opcodes import EXTENSION_SIZE, Opcode
 
 A_IP, B_IP = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
 MACS = {A_IP: b"\2\0\x0a\0\0\1", B_IP: b"\2\0\x0a\0\0\2"}
@@ -64,9 +64,14 @@ def queue_pair_in(state: QpState, **changes: Any) -> QueuePair:
     return queue_pair
 
 
-def packet(opcode: int, psn: int, payload: bytes = b"", *, ack_request: bool = False, aeth: int = -1) -> Packet:
-    """A packet as ``parse`` gives it, from host B to queue pair 0x100 of host A."""
-    extension = b"" if aeth < 0 else aeth.to_bytes(4, "big")
+def packet(
+    opcode: int, psn: int, payload: bytes = b"", *, ack_request: bool = False, aeth: int = -1, extension: bytes = b""
+) -> Packet:
+    """A packet as ``parse`` gives it, from host B to queue pair 0x100 of host A. Extension headers are zero unless
+    given.
+    """
+    if not extension:
+        extension = bytes(EXTENSION_SIZE.get(opcode, 0)) if aeth < 0 else aeth.to_bytes(4, "big")
     return Packet(B_IP, A_IP, opcode, False, DEFAULT_PKEY, 0x100, ack_request, psn, extension, payload, False)
 
 
@@ -96,7 +101,7 @@ class RcHost:
         self.events: list[Any] = []
         self.received: dict[int, list[bytes]] = {}
         self.ended: dict[int, list[tuple[int, CompletionStatus]]] = {}
-        """Send completions by queue pair: (work request id, status)."""
+        """Completions of the send queue by queue pair: (work request id, status)."""
         self.fatal: dict[int, CompletionStatus] = {}
         self.datagrams: list[bytes] = []
 
@@ -107,7 +112,7 @@ class RcHost:
             self.datagrams.append(event.payload)
         elif isinstance(event, QueuePairEvent) and isinstance(event.event, Completion):
             done = event.event.completion
-            if done.opcode == "send":
+            if done.opcode != "receive":
                 self.ended.setdefault(event.qpn, []).append((done.wr_id, done.status))
             elif done.status is CompletionStatus.SUCCESS:
                 self.received.setdefault(event.qpn, []).append(done.data)
@@ -141,9 +146,18 @@ class RcWire:
         self._serial = 0
 
     def connected(
-        self, *, path_mtu: int = 256, a_psn: int = 100, b_psn: int = 500, min_rnr_timer: int = 1, **rts: Any
+        self,
+        *,
+        path_mtu: int = 256,
+        a_psn: int = 100,
+        b_psn: int = 500,
+        min_rnr_timer: int = 1,
+        resources: int = 0,
+        **rts: Any,
     ) -> tuple[int, int]:
-        """A connection between the hosts, both in RTS: (a's, b's queue pair number). ``a_psn`` is what a sends from."""
+        """A connection between the hosts, both in RTS: (a's, b's queue pair number). ``a_psn`` is what a sends from;
+        ``resources`` is the responder resources of both for RDMA READ, ``max_rd_atomic`` their initiator depth.
+        """
         pairs = [host.adapter.create_queue_pair() for host in (self.a, self.b)]
         psns = [(b_psn, a_psn), (a_psn, b_psn)]
         for host, local, remote, other, (rq_psn, sq_psn) in zip(
@@ -157,6 +171,7 @@ class RcWire:
                 path_mtu=path_mtu,
                 rq_psn=rq_psn,
                 min_rnr_timer=min_rnr_timer,
+                max_dest_rd_atomic=resources,
             )
             local.modify(QpState.RTS, **(RTS | rts | {"sq_psn": sq_psn}))
         return pairs[0].qpn, pairs[1].qpn

@@ -18,7 +18,19 @@ from provider.san_provider.config import ProxyConfig
 from provider.san_provider.parking import ParkingTable
 from provider.san_provider.proxy_driver import ProxyDriver
 from provider.san_provider.service_provider import VERSION_2_2, SanServiceProvider
-from provider.spi import CallLog, ConditionDecision, ConditionResult, NetworkEvent, Overlapped, UpcallTable, proc_table
+from provider.spi import (
+    EXTENSIONS,
+    WSABUFEX,
+    CallLog,
+    ConditionDecision,
+    ConditionResult,
+    DescriptorLength,
+    MemoryFlags,
+    NetworkEvent,
+    Overlapped,
+    UpcallTable,
+    proc_table,
+)
 
 IPS = {"a": "10.0.0.1", "b": "10.0.0.2"}
 _BYTES = {name: bytes(map(int, ip.split("."))) for name, ip in IPS.items()}
@@ -101,6 +113,42 @@ class Instance:
         self.table.WSPSend(s, overlapped, self.bench.now)
         return overlapped
 
+    def extension(self, name, s=None):
+        """The extension function of that name, as WSPIoctl gives it out."""
+        (guid,) = [guid for guid, known in EXTENSIONS.items() if known == name]
+        s = self.socket() if s is None else s
+        return self.table.WSPIoctl(s, c.SIO_GET_EXTENSION_FUNCTION_POINTER, guid.bytes_le, self.bench.now)
+
+    def register(self, s, buffer, flags=MemoryFlags.MEM_READWRITE):
+        """WSPRegisterMemory; the handle."""
+        return self.extension("WSPRegisterMemory", s)(s, buffer, flags, self.bench.now)
+
+    def deregister(self, s, handle):
+        """WSPDeregisterMemory."""
+        self.extension("WSPDeregisterMemory", s)(s, handle, self.bench.now)
+
+    def expose(self, s, buffer, flags=MemoryFlags.MEM_READWRITE, room=64):
+        """WSPRegisterRdmaMemory; the descriptor."""
+        return self.extension("WSPRegisterRdmaMemory", s)(s, buffer, flags, DescriptorLength(room), self.bench.now)
+
+    def unexpose(self, s, descriptor):
+        """WSPDeregisterRdmaMemory."""
+        self.extension("WSPDeregisterRdmaMemory", s)(s, descriptor, self.bench.now)
+
+    def write(self, s, buffers, target, offset=0, flags=0, notify=True):
+        """WSPRdmaWrite; the overlapped structure. ``buffers`` as (handle, offset, length)."""
+        return self._rdma("WSPRdmaWrite", s, buffers, target, offset, flags, notify)
+
+    def read(self, s, buffers, target, offset=0, flags=0, notify=True):
+        """WSPRdmaRead; the overlapped structure. ``buffers`` as (handle, offset, length)."""
+        return self._rdma("WSPRdmaRead", s, buffers, target, offset, flags, notify)
+
+    def _rdma(self, name, s, buffers, target, offset, flags, notify):
+        overlapped = Overlapped(notify=notify)
+        parts = [WSABUFEX(length, at, handle) for handle, at, length in buffers]
+        self.extension(name, s)(s, parts, target, offset, flags, overlapped, self.bench.now)
+        return overlapped
+
     def _create(self, entry, context):
         if self.full:
             raise WsaError(WsaErrno.WSAENOBUFS, "no handle left")
@@ -120,21 +168,23 @@ class Instance:
 class Host:
     """Adapter, connection manager, proxy driver."""
 
-    def __init__(self, name):
+    def __init__(self, name, config):
         self.name = name
         ip = _BYTES[name]
         adapter = ChannelAdapter(mac=_MACS[ip], ip=ip, neighbours=_MACS.get, rng=stream(1, name), guid=ip[3])
         manager = ConnectionManager(guid=ip[3], rng=stream(2, name))
-        self.proxy = ProxyDriver(adapter, manager, ProxyConfig(), stream(3, name))
+        self.proxy = ProxyDriver(adapter, manager, config, stream(3, name))
         self.parking = ParkingTable(stream(4, name))
 
 
 class SpiBench:
-    """Hosts ``a`` and ``b``; ``settle`` lets every frame arrive."""
+    """Hosts ``a`` and ``b``; ``settle`` lets every frame arrive. ``configs`` has those that differ from the default."""
 
-    def __init__(self):
+    def __init__(self, **configs):
         self.now = 0
-        self.hosts = {name: Host(name) for name in IPS}
+        self.hosts = {name: Host(name, configs.get(name, ProxyConfig())) for name in IPS}
+        self.frames = []
+        """Every frame that left a host: (host, frame)."""
         self._pids = count(100)
 
     def instance(self, host):
@@ -149,6 +199,7 @@ class SpiBench:
             for here, there in (("a", "b"), ("b", "a")):
                 while (transmit := self.hosts[here].proxy.poll_transmit(self.now)) is not None:
                     moved = True
+                    self.frames.append((here, transmit.frame))
                     to = there if transmit.frame[30:34] == _BYTES[there] else here
                     self.hosts[to].proxy.handle_frame(0, transmit.frame, self.now)
         self.now += MILLISECOND
