@@ -104,6 +104,4 @@ def _host(data: dict[str, Any]) -> HostSpec:
         ApplicationSpec(**{**one, "command": tuple(one["command"]), "after": tuple(one["after"])})
         for one in data.get("applications", ())
     )
-    return HostSpec(
-        data["name"], data["ip"], applications, data.get("sockets"), data.get("sockets_per_process")
-    )
+    return HostSpec(data["name"], data["ip"], applications, data.get("sockets"), data.get("sockets_per_process"))

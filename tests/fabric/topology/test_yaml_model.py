@@ -74,7 +74,9 @@ def test_each_mistake_has_its_message(change, expected):
 
 
 def test_quotas_of_a_host_survive_json():
-    found = parse("name: x\nhosts: {a: {sockets: 200, sockets-per-process: 100}, b: {}}\nlinks: [{endpoints: [a, b]}]", "f")
+    found = parse(
+        "name: x\nhosts: {a: {sockets: 200, sockets-per-process: 100}, b: {}}\nlinks: [{endpoints: [a, b]}]", "f"
+    )
     for topology in (found, Topology.from_json(json.loads(json.dumps(found.to_json())))):
         a, b = topology.hosts.values()
         assert (a.sockets, a.sockets_per_process, b.sockets, b.sockets_per_process) == (200, 100, None, None)

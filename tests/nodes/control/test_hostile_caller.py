@@ -1,11 +1,11 @@
-"""Whoever floods a node's control socket of a real lab, or throws garbage at it: the node answers others and goes on."""
+"""Garbage and floods on the control socket of a node of a real lab: it answers others, and goes on."""
 
 import json
 
 import pytest
 
 from nodes.lab.process_engine import Lab
-from tests.nodes.agent.conftest import Agent, agent, hostile, honest, lab
+from tests.nodes.agent.conftest import Agent, agent, honest, hostile, lab
 from tests.support.labs import wait_until
 
 __all__ = ["agent", "honest", "hostile", "lab"]
