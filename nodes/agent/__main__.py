@@ -35,8 +35,9 @@ def main() -> int:
     async def run() -> None:
         daemon = NodeDaemon(config)
         plan, node = daemon.plan, config.node
-        limits = limits_for(open_files())
-        ip = config.topology.hosts[node].ip
+        spec = config.topology.hosts[node]
+        limits = limits_for(open_files(), spec.sockets, spec.sockets_per_process)
+        ip = spec.ip
         stack = HostStack(
             HostConfig(
                 name=node,

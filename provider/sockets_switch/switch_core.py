@@ -191,8 +191,7 @@ class SwitchCore:
 
     def spread(self, work: Iterable[Callable[[Instant], object]], now: Instant) -> None:
         """Do what may be much, such as ending the thousand connections of a killed process: a little of it now and
-        every millisecond. A host that does nothing else for a second loses its other connections to their peers'
-        timers.
+        every millisecond. A host that does nothing else for a second loses its other connections to timers.
         """
         self._spread.extend(work)
         if self._spread_at is None:

@@ -325,18 +325,21 @@ class Transfers:
         if transfer is not None and transfer.stage in UNTICKETED:
             text = "the target process ended"
             core.emit(events.DuplicateFailed(transfer.operation, WsaErrno.WSAEINVAL, text))
-        if descriptor is None or descriptor.closing or descriptor.exited:
+        if descriptor is None or descriptor.closing:
             return
-        if socket.listening is not None and socket.listening[0] is not descriptor.owner:
+        exited = descriptor.exited  # it is about to be released, and then the socket must be as any other
+        if not exited and socket.listening is not None and socket.listening[0] is not descriptor.owner:
             self._take_listener_back(descriptor, now)
         if transfer is not None and socket.pump is not None:
             if not socket.pump.attached and transfer.template is not None and descriptor.san is not None:
                 descriptor.owner.provider.reclaim(descriptor.san, transfer.template, now)
             self._resume(transfer, descriptor, epoch, now)
-        self._bring_home(descriptor, now)
-        descriptor.has_channel = socket.session is not None and not socket.ended
+        if not exited:
+            self._bring_home(descriptor, now)
+        descriptor.has_channel = socket.session is not None and not socket.ended and not exited
         core.report("handoff.return", socket=socket.number, pid=descriptor.owner.process.pid, epoch=epoch)
-        core.emit(events.ControlReturned(descriptor.s))
+        if not exited:
+            core.emit(events.ControlReturned(descriptor.s))
         core.touch(socket)
 
     def on_aborted(self, socket: SharedSocket, now: Instant) -> None:

@@ -87,7 +87,11 @@ class Agent:
         counters = {k: v for k, v in statistics.items() if k not in ("refused", "short_of_files", "limits")}
         status = Path(f"/proc/{self.pid}/status").read_text()
         threads = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Threads"))
-        return {**counters, "threads": threads, "files": len(os.listdir(f"/proc/{self.pid}/fd"))}
+        return {**counters, "threads": threads, "files": self.files()}
+
+    def files(self) -> int:
+        """Open descriptors."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def holds_no_more_than(self, before: dict[str, object]) -> bool:
         """The same, but that a thread of trio's that idled in the beginning may have ended since."""
