@@ -24,6 +24,8 @@ IMMEDIATE = frozenset((int(Opcode.RC_WRITE_LAST_IMMEDIATE), int(Opcode.RC_WRITE_
 READ_REQUEST = int(Opcode.RC_READ_REQUEST)
 _FIRST, _MIDDLE = int(Opcode.RC_READ_RESPONSE_FIRST), int(Opcode.RC_READ_RESPONSE_MIDDLE)
 _LAST, _ONLY = int(Opcode.RC_READ_RESPONSE_LAST), int(Opcode.RC_READ_RESPONSE_ONLY)
+_LONG_AGO = 1 << 22
+"""PSNs; far more than can be unacknowledged, far less than half of them all."""
 _unpack_reth = Reth.FORMAT.unpack_from
 
 
@@ -57,6 +59,8 @@ class AcceptedRead:
     """Place of the next packet of the answer."""
     pending: bool = True
     """Whether packets of the answer have yet to be sent."""
+    answered: bool = False
+    """Whether all of it has been sent before; what is sent now is a repetition."""
 
 
 class RemoteAccess:
@@ -134,7 +138,7 @@ class RemoteAccess:
         address, rkey, size = _unpack_reth(extension)
         if self.writing or payload or size > MESSAGE_MAX:
             return INVALID
-        if len(self.reads) >= self._resources:
+        if sum(not read.answered for read in self.reads) >= self._resources:
             return INVALID
         region = None
         if size:
@@ -168,6 +172,11 @@ class RemoteAccess:
             return True
         return False
 
+    def forget_before(self, expected_psn: int) -> None:
+        """Reads from so long ago that their PSNs would soon pass for new ones are not repeated any more."""
+        while self._accepted and psn_diff(expected_psn, self._accepted[0].psn) > _LONG_AGO:
+            self._accepted.popleft()
+
     def first_read_behind(self, psn: int) -> AcceptedRead | None:
         """The oldest remembered read that came later than ``psn``."""
         return next((read for read in self._accepted if psn_diff(read.psn, psn) > 0), None)
@@ -188,7 +197,7 @@ class RemoteAccess:
             assert part is not None, "the whole range was checked"
             payload = part
         if last:
-            read.pending = False
+            read.pending, read.answered = False, True
             self.reads.popleft()
         return psn_add(read.psn, place), opcode, payload, first or last, last
 

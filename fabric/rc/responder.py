@@ -105,6 +105,7 @@ class Responder:
             receive = self._receives.popleft()
             self._complete(WorkCompletion(receive.wr_id, "receive", CompletionStatus.SUCCESS, payload))
         if packet.ack_request:
+            self.remote_access.forget_before(self.expected_psn)
             self._answer(psn, ack_syndrome())
         return None
 
@@ -142,6 +143,7 @@ class Responder:
                 wr_id = self._receives.popleft().wr_id
                 self._complete(WorkCompletion(wr_id, "receive", CompletionStatus.SUCCESS, b"", immediate))
         if packet.ack_request:
+            self.remote_access.forget_before(self.expected_psn)
             self._answer(psn, ack_syndrome())
         return None
 
