@@ -21,6 +21,7 @@ from fabric.journal import Journal
 from fabric.units import Instant
 from nodes.agent.channels import Channels
 from nodes.agent.processes import NoSuchProcess, Peer, identify, open_process
+from nodes.agent.relatives import RelativesService
 from provider import ipc
 from provider.errors import WsaErrno, WsaError
 from provider.handoff.registry import TICKETS_MAX
@@ -61,6 +62,7 @@ class ApplicationServer:
         self._path = path
         self._clock = clock
         self.channels = Channels(stack, driver)
+        self._relatives = RelativesService(stack, driver, self.channels, clock)
         self._watched: dict[ProcessInstance, int] = {}
         self._connections: dict[ProcessInstance, int] = {}
         self._going_back: dict[int, None] = {}
@@ -83,6 +85,8 @@ class ApplicationServer:
             "status": self._status,
             "reattach": self._reattach,
             "detach": self._detach,
+            "inherit": self._relatives.inherit,
+            "take": self._relatives.take,
             "mark": self._mark,
         }
 
@@ -129,6 +133,7 @@ class ApplicationServer:
             try:
                 await self._serve_requests(peer, connection)
             finally:
+                self._relatives.connection_ended(peer)
                 self._connections[peer.process] -= 1
                 if not self._connections[peer.process]:
                     del self._connections[peer.process]
@@ -181,6 +186,7 @@ class ApplicationServer:
         os.close(pidfd)
         self._driver.command(lambda now: self._half.detach(process, now))
         self.channels.tell_change()
+        self._relatives.on_process_exit()
 
     # ------------------------------------------------------------ events of the stack
 
@@ -369,7 +375,8 @@ class ApplicationServer:
         elif self._half.is_in_transfer(socket_):
             control = "transfer"
         else:
-            control = "yours" if controlling is descriptor else "other"
+            relative = descriptor.is_relative(controlling)
+            control = "yours" if controlling is descriptor else "relative" if relative else "other"
         return {
             "state": socket_.phase.value,
             "local": socket_.local,

@@ -95,7 +95,8 @@ def serve(door: AnySocket, listener: AnySocket, clients: Clients) -> AnySocket:
             for key, _ in selector.select():
                 sock = key.data
                 if sock is door:
-                    return door.accept()[0]
+                    accepted: AnySocket = door.accept()[0]
+                    return accepted
                 if sock is listener:
                     with contextlib.suppress(BlockingIOError):
                         connection, _ = listener.accept()

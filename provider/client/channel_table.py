@@ -32,6 +32,10 @@ class ChannelEntry:
         self.pid = os.getpid()
         self.connected = False
         """Known to have been connected; until then the agent is asked before bytes move."""
+        self.watching = False
+        """The descriptor leads to the channel of a relative (over fork) that controls the socket: it can be waited on;
+        before bytes move, control has to be taken.
+        """
         self.bound_to = ""
         """The loopback address that was asked for in ``bind``."""
         self.detached = False
@@ -82,6 +86,11 @@ class ChannelEntry:
         for member in self.members:
             if member.fileno() != -1:
                 os.dup2(fd, member.fileno(), inheritable=False)
+
+
+def entries_of(pid: int) -> list[ChannelEntry]:
+    """All that a process, this one or its parent before fork, had and a child can inherit."""
+    return [entry for entry in _entries.values() if entry.pid == pid and not entry.detached]
 
 
 _entries: dict[bytes, ChannelEntry] = {}

@@ -23,6 +23,7 @@ from provider.client.addresses import is_loopback, is_on_san, resolve
 from provider.client.agent_connection import Agent, agent
 from provider.client.any_socket import AnySocket
 from provider.client.channel_table import ChannelEntry, find_entry
+from provider.client.inheritance import Inheritable
 from provider.client.options import LINGER, TO_WINSOCK, linger_number
 from provider.client.sharing import Shareable
 from provider.errors import WsaErrno, WsaError
@@ -32,7 +33,7 @@ Address = tuple[str, int]
 _UNUSABLE = (BrokenPipeError, ConnectionResetError)
 
 
-class SanSocket(Shareable, AnySocket):
+class SanSocket(Shareable, Inheritable, AnySocket):
     """See the module text; the interface is that of :class:`socket.socket`."""
 
     _entry: ChannelEntry
@@ -107,12 +108,12 @@ class SanSocket(Shareable, AnySocket):
     def bind(self, address: Any) -> None:
         """As the original; the address is one of this host, by number or by the topology's name."""
         host, port = resolve(address, self._names)
-        self._call("WSPBind", address=[host, port])
+        self._call_controlled("WSPBind", address=[host, port])
         self._entry.bound_to = host if is_loopback(host) else ""
 
     def listen(self, backlog: int = 128) -> None:
         """As the original."""
-        self._call("WSPListen", backlog=max(0, int(backlog)))
+        self._call_controlled("WSPListen", backlog=max(0, int(backlog)))
 
     def connect(self, address: Any) -> None:
         """As the original, with the socket's timeout; non-blocking sockets raise BlockingIOError.
@@ -124,7 +125,7 @@ class SanSocket(Shareable, AnySocket):
             self._leave_the_san()
             self.connect((host, port))
             return
-        self._call("WSPConnect", address=[host, port])
+        self._call_controlled("WSPConnect", address=[host, port])
         timeout = self.gettimeout()
         if timeout == 0:
             raise WsaError(WsaErrno.WSAEWOULDBLOCK, "the connection is being set up", in_progress=True)
@@ -170,7 +171,11 @@ class SanSocket(Shareable, AnySocket):
             ended = False
         except _UNUSABLE:
             ended = True
-        return ended and self._explain("end")
+        if not ended or not self._explain("end"):
+            return False
+        if self._entry.watching:
+            self._take(reading=True)  # that is, the channel of the relative that has the listener now
+        return True
 
     def getsockname(self) -> Address:
         """As the original."""
@@ -207,7 +212,7 @@ class SanSocket(Shareable, AnySocket):
             )
         if known is None or not isinstance(value, int):
             raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {optname} of level {level}")
-        self._call("WSPSetSockOpt", level=known[0], name=known[1], value=int(value))
+        self._call_controlled("WSPSetSockOpt", level=known[0], name=known[1], value=int(value))
 
     # ----------------------------------------------------------------------- data
 
@@ -253,6 +258,8 @@ class SanSocket(Shareable, AnySocket):
         status = self._call("status")
         if status["state"] != "connected":
             raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
+        if status["control"] == "relative":
+            self._take(reading=False)
         if how in (stdlib.SHUT_WR, stdlib.SHUT_RDWR):
             self._call("WSPShutdown")
         if how in (stdlib.SHUT_RD, stdlib.SHUT_RDWR):
@@ -316,6 +323,8 @@ class SanSocket(Shareable, AnySocket):
         self._require_connection()
         while True:
             self._require_own()
+            if self._entry.watching:
+                self._await_turn()
             try:
                 result = operation()
             except _UNUSABLE:
@@ -331,6 +340,8 @@ class SanSocket(Shareable, AnySocket):
         self._require_connection()
         while True:
             self._require_own()
+            if self._entry.watching:
+                self._take(reading=False)
             try:
                 return operation()
             except _UNUSABLE:
@@ -364,6 +375,9 @@ class SanSocket(Shareable, AnySocket):
         if status["returned"]:
             self._fetch_control()
             return True
+        if status["control"] == "relative":
+            self._entry.watching = True
+            return True
         if status["control"] in ("transfer", "other"):
             holder = status["controller"]
             text = f"process {holder} controls the socket" if holder else "the socket is being handed over"
@@ -381,6 +395,7 @@ class SanSocket(Shareable, AnySocket):
         self._require_open()
         self._require_own()
         _, descriptors = self._entry.agent.call_fds("reattach", s=self._entry.s, wait=wait)
+        self._entry.watching = False
         for fd in descriptors:
             self._entry.replace(fd)
             os.close(fd)

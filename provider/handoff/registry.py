@@ -151,6 +151,13 @@ class HandoffRegistry:
         self._sockets[socket_id] = socket
         self._by_holder[holder] = socket
 
+    def join(self, socket_id: int, holder: Holder, now: Instant) -> None:
+        """One more descriptor of a socket, which does not control it: a child process has inherited it."""
+        assert holder not in self._by_holder, "a descriptor has one socket"
+        socket = self._sockets[socket_id]
+        socket.holders.append(holder)
+        self._by_holder[holder] = socket
+
     def begin(
         self,
         socket_id: int,
@@ -222,19 +229,19 @@ class HandoffRegistry:
             raise WsaError(WsaErrno.WSAEINVAL, "the ticket is no longer good")
         assert holder.process == transfer.target, "the grant was given to another process"
         assert holder not in self._by_holder, "a redeemed ticket makes a new descriptor"
-        transfer.state = next_state(transfer.state, "commit")
-        self._end(transfer)
-        self._resuming[transfer.number] = transfer
-        socket = transfer.socket
-        socket.holders.append(holder)
-        self._by_holder[holder] = socket
-        socket.controlling = holder
-        socket.epoch += 1
-        socket.came_from = transfer.source if transfer.source in socket.holders else None
-        socket.untouched = True
-        self._commits += 1
-        self._events.append(ControlMoved(socket.number, holder, socket.epoch))
-        return socket.epoch
+        transfer.socket.holders.append(holder)
+        self._by_holder[holder] = transfer.socket
+        self._commit(transfer, holder, "commit")
+        transfer.socket.came_from = transfer.source if transfer.source in transfer.socket.holders else None
+        return transfer.socket.epoch
+
+    def take(self, number: TransferId, holder: Holder, now: Instant) -> int:
+        """The commit of a transfer that needs no ticket, to a descriptor that the socket has already (``join``)."""
+        transfer = self._open_transfer(number, "taken")
+        assert holder in transfer.socket.holders, "only a relative of the source takes"
+        self._commit(transfer, holder, "taken")
+        transfer.socket.came_from = None
+        return transfer.socket.epoch
 
     def resumed(self, number: TransferId, now: Instant) -> None:
         """The stream runs under its new owner; nothing is left of the transfer. IllegalTransition before the commit."""
@@ -283,15 +290,19 @@ class HandoffRegistry:
             if transfer.target == process:
                 self._give_back(transfer, "the target process ended")
 
-    def owner_died(self, holder: Holder, now: Instant) -> bool:
+    def owner_died(self, holder: Holder, now: Instant, relative: Holder | None = None) -> bool:
         """The controlling process died without closing; ask before ``close(holder)``.
 
-        True: RETURN, the source has the untouched socket again. False: it did not control, or ABORT: nobody controls
+        True: RETURN, the source has the untouched socket again, or ``relative``, a descriptor inherited over fork, has
+        it in whatever state. False: it did not control, or ABORT: nobody controls
         the socket from here on, and its other descriptors, if any, can only be closed.
         """
         socket = self._by_holder.get(holder)
         if socket is None or socket.controlling != holder or socket.transfer is not None:
             return False
+        if relative is not None:
+            self._move_back(socket, relative, "a process that shares the socket over fork died")
+            return True
         source = socket.came_from
         if socket.untouched and source is not None and source.process != holder.process:
             self._move_back(socket, source, "the target died before it used the socket")
@@ -325,6 +336,11 @@ class HandoffRegistry:
         socket = self._sockets.get(socket_id)
         return socket is not None and socket.transfer is None and socket.controlling == holder
 
+    def is_untouched(self, socket_id: int) -> bool:
+        """Whether the controlling process has moved no byte and set no option since the last commit, as far as told."""
+        socket = self._sockets.get(socket_id)
+        return socket is not None and socket.untouched
+
     def controlling(self, socket_id: int) -> Holder | None:
         """The descriptor that controls the socket; ``None`` in transfer and for unknown sockets."""
         socket = self._sockets.get(socket_id)
@@ -349,6 +365,17 @@ class HandoffRegistry:
         )
 
     # ------------------------------------------------------------------- private
+
+    def _commit(self, transfer: _Transfer, holder: Holder, event: str) -> None:
+        transfer.state = next_state(transfer.state, event)
+        self._end(transfer)
+        self._resuming[transfer.number] = transfer
+        socket = transfer.socket
+        socket.controlling = holder
+        socket.epoch += 1
+        socket.untouched = True
+        self._commits += 1
+        self._events.append(ControlMoved(socket.number, holder, socket.epoch))
 
     def _open_transfer(self, number: TransferId, event: str) -> _Transfer:
         transfer = self._transfers.get(number)

@@ -20,6 +20,7 @@ from provider.sockets_switch import events
 from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.options import DEFAULTS, READ_ONLY
+from provider.sockets_switch.relatives import Relatives
 from provider.sockets_switch.shared_socket import AttachedProcess, Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
 from provider.sockets_switch.transfers import Transfers
@@ -33,6 +34,7 @@ class AgentHalf:
         self.core = core
         self._connections = Connections(core)
         self._transfers = Transfers(core, self._connections)
+        self.relatives = Relatives(core, self._transfers)
         self._exited: list[AttachedProcess] = []
 
     # --------------------------------------------------------------- processes
@@ -91,8 +93,11 @@ class AgentHalf:
         self._connections.connect(self._controlled(process, s), name, now)
 
     def accept(self, process: ProcessInstance, s: SocketHandle, now: Instant) -> Descriptor:
-        """WSPAccept; WSAEWOULDBLOCK when no connection waits."""
-        return self._connections.listeners.accept(self._controlled(process, s), now)
+        """WSPAccept, by the controlling process or a relative; WSAEWOULDBLOCK when no connection waits."""
+        descriptor = self.core.descriptor(process, s)
+        if not descriptor.is_relative(self.core.controlling(descriptor.socket)):
+            descriptor = self._controlled(process, s)
+        return self._connections.listeners.accept(descriptor, now)
 
     def shutdown_send(self, process: ProcessInstance, s: SocketHandle, now: Instant) -> None:
         """The process sends no more; its channel has been read to the end."""
@@ -193,9 +198,10 @@ class AgentHalf:
         if descriptor is None:
             return
         descriptor.has_channel = False
+        given, descriptor.given = descriptor.given, 0
         socket = descriptor.socket
         session = socket.session
-        if accepted or len(unread) < descriptor.given:
+        if accepted or len(unread) < given:
             core.registry.used(socket.number)
         if session is not None and not socket.ended:
             if accepted:
@@ -329,7 +335,9 @@ class AgentHalf:
             return
         holder = holder_of(descriptor)
         controlled = core.registry.may_use(socket.number, holder)
-        returned = controlled and core.registry.owner_died(holder, now)
+        relative = self.relatives.heir(descriptor)
+        heir = None if relative is None else holder_of(relative)
+        returned = controlled and core.registry.owner_died(holder, now, heir)
         if controlled and not returned and socket.session is not None and not socket.session.is_closed:
             self._connections.abort(socket, WsaErrno.WSAECONNRESET, now)
         self._finish_close(descriptor, False, now)

@@ -113,6 +113,8 @@ class Listeners:
             raise WsaError(WsaErrno.WSAEINVAL, "the socket is not listening")
         while listener.queue:
             socket = listener.queue[0]
+            if socket.descriptors[0].owner is not descriptor.owner:
+                self._move_waiting(socket, descriptor.owner, now)  # a relative of the listener's owner is quicker
             accepted = core.new_descriptor(descriptor.owner, socket)
             listener.queue.popleft()
             accepted.san = socket.descriptors[0].san

@@ -51,6 +51,8 @@ class Transfer:
     """The epoch that the target will have."""
     deadline: Instant
     stage: str = "revoking"
+    taker: Descriptor | None = None
+    """A relative of the source that takes control itself, without a ticket and at one instant (``relatives``)."""
     template: WSAPROTOCOL_INFOW | None = None
     """What the provider's WSPDuplicateSocket gave; the ticket is made of it."""
 
@@ -71,11 +73,21 @@ class Transfers:
 
         Raises one of the five documented errors when it cannot even begin; nothing has changed then.
         """
-        core, socket = self._core, descriptor.socket
+        socket = descriptor.socket
         if mode not in MODES:
             raise WsaError(WsaErrno.WSAEINVAL, f"unknown handoff mode {mode!r}; it is one of {', '.join(MODES)}")
         if socket.phase not in WITHOUT_PEER:
             _require_peer(socket, mode)
+        return self._begin(descriptor, target, mode, None, now)
+
+    def take(self, source: Descriptor, taker: Descriptor, now: Instant) -> None:
+        """``taker``, a relative, takes control from ``source``, which has it: done when its channel is revoked."""
+        self._begin(source, taker.owner.process, "local", taker, now)
+
+    def _begin(
+        self, descriptor: Descriptor, target: ProcessInstance, mode: str, taker: Descriptor | None, now: Instant
+    ) -> int:
+        core, socket = self._core, descriptor.socket
         number = core.registry.begin(
             socket.number,
             holder_of(descriptor),
@@ -94,6 +106,7 @@ class Transfers:
             mode,
             core.registry.epoch(socket.number) + 1,
             now + core.config.suspend_deadline,
+            taker=taker,
         )
         self._by_socket[socket.number] = transfer
         core.report(
@@ -108,6 +121,9 @@ class Transfers:
         if transfer is None or transfer.source is not descriptor or transfer.stage != "revoking":
             return
         core, session = self._core, transfer.socket.session
+        if transfer.taker is not None:
+            self._take(transfer, transfer.taker, now)
+            return
         if transfer.socket.phase in WITHOUT_PEER:
             self._issue_ticket(transfer, now)
             return
@@ -145,6 +161,25 @@ class Transfers:
         transfer.stage = "ticketed"
         core.report("handoff.ticket", socket=socket.number, target=transfer.target.pid, epoch=transfer.epoch)
         core.emit(events.DuplicateDone(transfer.operation, info.pack(), transfer.epoch))
+
+    def _take(self, transfer: Transfer, taker: Descriptor, now: Instant) -> None:
+        """The source's channel is revoked: provider and registry follow, within this instant."""
+        core, socket, source = self._core, transfer.socket, transfer.source
+        core.registry.drained(transfer.number, now)
+        try:
+            if socket.phase is SocketPhase.LISTENING:
+                self._connections.listeners.move(taker, now)
+            elif socket.pump is not None:
+                if socket.ended or socket.pump.lost is not None:
+                    raise WsaError(WsaErrno.WSAENETDOWN, "the peer is gone")
+                self._move_connection(socket, taker, now)
+        except WsaError as error:
+            self._fail(transfer, error.wsa, str(error), now)
+            return
+        epoch = core.registry.take(transfer.number, holder_of(taker), now)
+        core.report("handoff.take", socket=socket.number, source=source.owner.process.pid, pid=taker.owner.process.pid)
+        self._resume(transfer, taker, epoch, now)
+        core.registry.resumed(transfer.number, now)
 
     # ------------------------------------------------------------- the target
 
@@ -292,19 +327,32 @@ class Transfers:
         """
         socket, owner = descriptor.socket, descriptor.owner
         pump = socket.pump
-        if pump is None or pump.table is None or descriptor.san is None or socket.ended or pump.lost is not None:
+        if pump is None or pump.table is None or socket.ended or pump.lost is not None:
             return
         table, san = pump.table, pump.san
         if table is owner.table and san == descriptor.san:
             return
-        template = table.WSPDuplicateSocket(san, owner.process, now)
-        pump.detach()
+        self._move_connection(socket, descriptor, now)
         table.WSPCloseSocket(san, now)
         for other in socket.descriptors:
             if other.owner.table is table and other.san == san:
                 other.san = None
-        owner.provider.reclaim(descriptor.san, template, now)
-        pump.attach(owner.table, descriptor.san, now)
+
+    def _move_connection(self, socket: SharedSocket, to: Descriptor, now: Instant) -> None:
+        """From the provider instance that has the connection to that of ``to``, within this instant.
+
+        WSAEMFILE or WSAENOBUFS, and nothing has changed, if the latter has no socket left.
+        """
+        core, pump, owner = self._core, socket.pump, to.owner
+        assert pump is not None
+        assert pump.table is not None
+        if to.san is None:
+            core.companion_socket(to, now)
+        assert to.san is not None
+        template = pump.table.WSPDuplicateSocket(pump.san, owner.process, now)
+        pump.detach()
+        owner.provider.reclaim(to.san, template, now)
+        pump.attach(owner.table, to.san, now)
 
     def _take_listener_back(self, descriptor: Descriptor, now: Instant) -> None:
         try:
