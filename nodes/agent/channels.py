@@ -125,6 +125,7 @@ class Channels:
         if not self.has_returned(s):
             return None
         del self._returned[s]
+        self._half.claimed(s)
         return self._channels[s].pair.process_end.fileno()
 
     def process_end(self, s: SocketHandle) -> int | None:

@@ -78,14 +78,19 @@ class ChannelEntry:
             if len(_detached) > DETACHED_MAX:
                 _detached.popleft().forget()
 
-    def replace(self, fd: int) -> None:
-        """Control has come back with a fresh channel: put it under the numbers that all members have."""
+    def replace(self, fd: int, watching: bool = False) -> None:
+        """Control has come with a fresh channel, or, ``watching``, a relative's is to be waited on: put it under the
+        numbers that all members have.
+        """
+        self.watching = watching
         self.forget()
         self._cookie = _cookie(fd)
         _entries[self._cookie] = self
         for member in self.members:
             if member.fileno() != -1:
                 os.dup2(fd, member.fileno(), inheritable=False)
+                if not watching:
+                    member.settimeout(member.gettimeout())  # whether calls block is a property of the open file
 
 
 def entries_of(pid: int) -> list[ChannelEntry]:

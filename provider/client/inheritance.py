@@ -32,11 +32,12 @@ class Inheritable:
     def _take(self, reading: bool) -> bool:
         """Ask for control. False, only if ``reading``: nothing is there; the descriptor tells when to ask again."""
         result, descriptors = self._entry.agent.call_fds("take", s=self._entry.s, reading=reading)
+        granted = bool(result["granted"])
         for fd in descriptors:
-            self._entry.replace(fd)
+            self._entry.replace(fd, watching=not granted)
             os.close(fd)
-        self._entry.watching = not result["granted"]
-        return not self._entry.watching
+        self._entry.watching = not granted
+        return granted
 
     def _await_turn(self) -> None:
         """Take control as soon as there is something to read. TimeoutError, BlockingIOError by the socket's timeout."""

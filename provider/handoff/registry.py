@@ -29,6 +29,8 @@ TransferId = NewType("TransferId", int)
 TICKETS_MAX = 1024
 TICKETS_PER_PROCESS = 256
 DEFAULT_LIFETIME: Duration = 5 * SECOND
+CLOSED = "the controlling process closed its descriptor"
+"""The reason of a ``ControlReturned`` after a close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +283,7 @@ class HandoffRegistry:
             socket.controlling = None
             heir = socket.came_from or (socket.holders[-1] if socket.holders else None)
             if heir is not None:
-                self._move_back(socket, heir, "the controlling process closed its descriptor")
+                self._move_back(socket, heir, CLOSED)
         self._collect(socket)
 
     def process_exited(self, process: ProcessInstance, now: Instant) -> None:

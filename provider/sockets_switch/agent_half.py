@@ -218,6 +218,10 @@ class AgentHalf:
         else:
             self._transfers.on_revoked(descriptor, now)
 
+    def claimed(self, s: SocketHandle) -> None:
+        """The process has fetched the channel of a socket that control came back to."""
+        self.core.descriptors[s].closed_before = False
+
     def is_in_transfer(self, socket: SharedSocket) -> bool:
         """Whether no process may use the socket now because it is being handed over."""
         return self._transfers.in_transfer(socket)
@@ -305,6 +309,8 @@ class AgentHalf:
             socket = core.sockets.get(event.socket_id)
             if socket is not None:
                 descriptor = core.descriptors.get(SocketHandle(int(event.to.descriptor)))
+                if descriptor is not None:
+                    descriptor.closed_before = event.reason is handoff.CLOSED
                 self._transfers.on_control_returned(socket, descriptor, event.epoch, now)
         elif isinstance(event, handoff.SocketAborted):
             socket = core.sockets.get(event.socket_id)
@@ -337,8 +343,9 @@ class AgentHalf:
         controlled = core.registry.may_use(socket.number, holder)
         relative = self.relatives.heir(descriptor)
         heir = None if relative is None else holder_of(relative)
-        returned = controlled and core.registry.owner_died(holder, now, heir)
-        if controlled and not returned and socket.session is not None and not socket.session.is_closed:
+        died_in_use = controlled and not descriptor.closed_before
+        returned = died_in_use and core.registry.owner_died(holder, now, heir)
+        if died_in_use and not returned and socket.session is not None and not socket.session.is_closed:
             self._connections.abort(socket, WsaErrno.WSAECONNRESET, now)
         self._finish_close(descriptor, False, now)
 
