@@ -18,6 +18,7 @@ import socket as _stdlib
 from socket import _GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any
 
+from provider.client import pickling as _pickling  # noqa: F401 - sockets as arguments of multiprocessing
 from provider.client.agent_connection import agent
 from provider.client.any_socket import AnySocket, SystemSocket
 from provider.client.san_socket import SanSocket

@@ -187,9 +187,7 @@ class ApplicationServer:
         attached = self._half.core.processes.get(process)
         held = [] if attached is None else list(attached.descriptors)
         self._driver.command(lambda now: self._half.detach(process, now))
-        for s in held:  # also the channels through which no bytes moved: relatives wait on a listener's
-            if s not in self._half.core.descriptors:
-                self.channels.discard(s)
+        self.channels.discard_gone(held)
         self.channels.tell_change()
         self._relatives.on_process_exit()
 

@@ -153,6 +153,12 @@ class Channels:
         if channel is not None and not channel.pair.closed:
             self._close(channel, channel.pair.close)
 
+    def discard_gone(self, held: list[SocketHandle]) -> None:
+        """A process has ended that held these; also channels that moved no bytes: relatives wait on a listener's."""
+        for s in held:
+            if s not in self._half.core.descriptors:
+                self.discard(s)
+
     def close_all(self) -> None:
         """The agent ends."""
         for channel in self._channels.values():

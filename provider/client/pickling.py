@@ -7,7 +7,7 @@ standard module's do. Plain ``pickle`` refuses both, as the original does.
 """
 
 from collections.abc import Callable
-from multiprocessing import reduction, resource_sharer
+from multiprocessing import reduction
 from typing import Any
 
 from provider.client.any_socket import AnySocket, SystemSocket
@@ -18,6 +18,8 @@ class _SharedSanSocket:
     """A socket on its way; ``detach`` is called once, in the process that gets it."""
 
     def __init__(self, sock: SanSocket) -> None:
+        from multiprocessing import resource_sharer  # when needed: it takes as long as all of ours
+
         kept = sock.dup()  # the sender may close its own
 
         def send(connection: Any, pid: int) -> None:
@@ -27,6 +29,8 @@ class _SharedSanSocket:
 
     def detach(self) -> SanSocket:
         """Redeem it here."""
+        from multiprocessing import resource_sharer
+
         with resource_sharer._resource_sharer.get_connection(self._id) as connection:  # type: ignore[attr-defined]
             return SanSocket.from_info(connection.recv_bytes())
 

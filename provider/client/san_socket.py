@@ -11,7 +11,6 @@ import operator
 import os
 import select
 import socket as stdlib
-import struct
 import time
 import weakref
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from provider.client.agent_connection import Agent, agent
 from provider.client.any_socket import AnySocket
 from provider.client.channel_table import ChannelEntry, find_entry
 from provider.client.inheritance import Inheritable
-from provider.client.options import LINGER, TO_WINSOCK, linger_number
+from provider.client.options import WithOptions
 from provider.client.sharing import Shareable
 from provider.errors import WsaErrno, WsaError
 
@@ -33,7 +32,7 @@ Address = tuple[str, int]
 _UNUSABLE = (BrokenPipeError, ConnectionResetError)
 
 
-class SanSocket(Shareable, Inheritable, AnySocket):
+class SanSocket(Shareable, Inheritable, WithOptions, AnySocket):
     """See the module text; the interface is that of :class:`socket.socket`."""
 
     _entry: ChannelEntry
@@ -188,31 +187,6 @@ class SanSocket(Shareable, Inheritable, AnySocket):
         self._require_open()
         self._require_own()
         return self._entry.peer_name()
-
-    def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
-        """As the original; SO_ERROR is a POSIX error number. WSAENOPROTOOPT for an option that the SAN does not
-        have.
-        """
-        known = TO_WINSOCK.get((level, optname))
-        if known is None:
-            raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {optname} of level {level}")
-        value = int(self._call("WSPGetSockOpt", level=known[0], name=known[1])["value"])
-        if optname == stdlib.SO_ERROR and level == stdlib.SOL_SOCKET and value:
-            value = WsaError(WsaErrno(value), "").errno or value
-        if (level, optname) == LINGER:
-            return struct.pack("ii", value >> 16 & 1, value & 0xFFFF)
-        return value.to_bytes(4, "little", signed=True)[:buflen] if buflen else value
-
-    def setsockopt(self, level: int, optname: int, value: Any, optlen: int = 0) -> None:
-        """As the original. WSAENOPROTOOPT for an option that the SAN does not have."""
-        known = TO_WINSOCK.get((level, optname))
-        if isinstance(value, bytes | bytearray):
-            value = (
-                linger_number(value) if (level, optname) == LINGER else int.from_bytes(value[:4], "little", signed=True)
-            )
-        if known is None or not isinstance(value, int):
-            raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {optname} of level {level}")
-        self._call_controlled("WSPSetSockOpt", level=known[0], name=known[1], value=int(value))
 
     # ----------------------------------------------------------------------- data
 

@@ -15,90 +15,47 @@ from.
 
 from collections import deque
 from dataclasses import dataclass
-from typing import NewType, TypeAlias
 
 from fabric.errors import IllegalTransition
-from fabric.ids import ProcessInstance, SocketDescriptor
+from fabric.ids import ProcessInstance
 from fabric.units import SECOND, Duration, Instant
 from provider.errors import WsaErrno, WsaError
+from provider.handoff.decisions import (
+    CLOSED,
+    ControlMoved,
+    ControlReturned,
+    Grant,
+    Holder,
+    LastReferenceClosed,
+    RegistryEvent,
+    RegistryStatistics,
+    SocketAborted,
+    TransferId,
+)
 from provider.handoff.tickets import NONCE_SIZE, is_genuine, seal, ticket_number
 from provider.handoff.transfer_state import TransferState, next_state
 from provider.protocol_info import WSAPROTOCOL_INFOW
 
-TransferId = NewType("TransferId", int)
+__all__ = [
+    "CLOSED",
+    "DEFAULT_LIFETIME",
+    "TICKETS_MAX",
+    "TICKETS_PER_PROCESS",
+    "ControlMoved",
+    "ControlReturned",
+    "Grant",
+    "HandoffRegistry",
+    "Holder",
+    "LastReferenceClosed",
+    "RegistryEvent",
+    "RegistryStatistics",
+    "SocketAborted",
+    "TransferId",
+]
+
 TICKETS_MAX = 1024
 TICKETS_PER_PROCESS = 256
 DEFAULT_LIFETIME: Duration = 5 * SECOND
-CLOSED = "the controlling process closed its descriptor"
-"""The reason of a ``ControlReturned`` after a close."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A descriptor of a process instance."""
-
-    process: ProcessInstance
-    descriptor: SocketDescriptor
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A ticket that was checked and may be committed."""
-
-    transfer: TransferId
-    socket_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class ControlMoved:
-    """A commit: ``to`` controls the socket."""
-
-    socket_id: int
-    to: Holder
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class ControlReturned:
-    """``to`` controls the socket again without having asked."""
-
-    socket_id: int
-    to: Holder
-    epoch: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class SocketAborted:
-    """Nobody can have the socket."""
-
-    socket_id: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class LastReferenceClosed:
-    """No descriptor and no ticket refers to the socket."""
-
-    socket_id: int
-
-
-RegistryEvent: TypeAlias = ControlMoved | ControlReturned | SocketAborted | LastReferenceClosed
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryStatistics:
-    """Exact counts, for leak checks."""
-
-    sockets: int
-    descriptors: int
-    tickets: int
-    commits: int
-    returns: int
-    aborts: int
-    refused: int
-    resuming: int
-    """Committed, but not yet reported as resumed."""
 
 
 @dataclass(slots=True, eq=False)

@@ -91,8 +91,8 @@ class Descriptor:
     exited: bool = False
     """The process is gone; its channel is being accounted for."""
     closed_before: bool = False
-    """Control fell to it because the process that had it closed its descriptor, and its own process has not asked for it
-    yet: if it never does, the connection ends as that one left it, gracefully."""
+    """Control fell to it because the process that had it closed its descriptor, and its own process has not asked for
+    it yet: if it never does, the connection ends as that one left it, gracefully."""
     family: int = 0
     """Descriptors of one socket that share this number, not zero, are relatives: one was inherited from the other over
     fork, and either may take control from the other."""

@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from tests.nodes.handoff.conftest import read_exactly
-from tests.support.labs import wait_until
-from tests.support.puppet import PuppetError, until
+from tests.support.puppet import PuppetError
 
 pytestmark = pytest.mark.live
 ports = itertools.count(7600)
@@ -286,6 +285,34 @@ def test_options_shutdown_names_and_sharing_take_control_too(forked, puppets):
     target.run("c.close()")
     parent.run("child.do('c.shutdown(socket.SHUT_WR)')")
     assert peer.run("c.recv(1)") == b""
+
+
+def test_a_stream_of_trio_takes_control_too(forked):
+    peer, parent = forked
+    parent.run("""
+import trio
+from provider.aio import SanStream
+code = '''import trio
+from provider.aio import SanStream
+async def main():
+    stream = SanStream(c)
+    got = await stream.receive_some(100)
+    await stream.send_all(b"child has " + got)
+    return got
+trio.run(main)'''
+child.start(code)
+""")
+    peer.run("c.sendall(b'one')")
+    assert parent.run("child.result()") == b"one"
+    assert peer.run(read_exactly("13")) == b"child has one"
+    peer.run("c.sendall(b'two')")
+    parent.run("""
+async def main():
+    stream = SanStream(c)
+    await stream.send_all(b"parent has " + await stream.receive_some(100))
+trio.run(main)
+""")
+    assert peer.run(read_exactly("14")) == b"parent has two"
 
 
 def test_what_exec_leaves_behind_holds_no_connection(pair):
