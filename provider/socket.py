@@ -9,7 +9,8 @@ real descriptor, so select, selectors, asyncio and trio wait on it as usual.
 ``share(pid)`` and ``fromshare(info)`` hand a live connection to another process of the host; the 628 bytes in between
 are a WSAPROTOCOL_INFOW, good once, for that process, for a few seconds. After ``share`` this socket is dormant: it
 can be closed, and asked for its names and options; reading and writing fail with WSAEINVAL (``OSError``,
-``errno.EINVAL``) until control returns.
+``errno.EINVAL``) until control returns (``wait_for_return``). What a child inherits over fork, and what multiprocessing
+passes, works as with the standard module: control follows use (docs/decisions/0008-fork.md).
 """
 
 # mypy: disable-error-code="misc, assignment, no-redef"

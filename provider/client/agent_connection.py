@@ -3,7 +3,7 @@ once.
 
 The agent knows a process by the kernel's credentials, so all connections of a process are one to it. A connection
 that is interrupted in the middle of a request is thrown away; the next request opens another. After fork the child
-has none.
+has connections of its own.
 """
 
 import array

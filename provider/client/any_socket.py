@@ -29,6 +29,9 @@ class AnySocket(_StdlibSocket):
         """WSAEOPNOTSUPP: only SAN sockets can be handed over."""
         raise WsaError(WsaErrno.WSAEOPNOTSUPP, "a socket of the operating system cannot be handed over")
 
+    def take_control(self) -> None:
+        """Nothing: the kernel shares its sockets over fork."""
+
     if TYPE_CHECKING:
 
         def accept(self) -> tuple["AnySocket", Any]: ...

@@ -29,6 +29,16 @@ class Inheritable:
     _wait: Callable[[int, float | None], None]
     gettimeout: Callable[[], float | None]
 
+    def take_control(self) -> None:
+        """Take control from a relative (over fork) now instead of at first use; nothing happens if it is here.
+
+        The descriptor leads to another channel afterwards, under the same number. Do this before an event loop that
+        keeps descriptors registered (asyncio, selectors) gets an inherited connection: epoll would stay with the old
+        channel.
+        """
+        if self._entry.watching or self._call("status")["control"] == "relative":
+            self._take(reading=False)
+
     def _take(self, reading: bool) -> bool:
         """Ask for control. False, only if ``reading``: nothing is there; the descriptor tells when to ask again."""
         result, descriptors = self._entry.agent.call_fds("take", s=self._entry.s, reading=reading)
