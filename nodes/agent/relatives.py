@@ -72,14 +72,14 @@ class RelativesService:
 
     def connection_ended(self, peer: Peer) -> None:
         """A connection of a process is closed. If it was the one that inherited, the process has ended, or runs another
-        program now, which knows nothing of what it inherited: what it does not control is closed.
+        program now, which knows nothing of what it inherited: what it has not used and does not control is closed.
         """
         core = self._half.core
         for s in self._leases.pop(id(peer), []):
             descriptor = core.descriptors.get(s)
             if descriptor is None or descriptor.closing or descriptor.exited:
                 continue
-            if core.controlling(descriptor.socket) is not descriptor:
+            if descriptor.closed_before or core.controlling(descriptor.socket) is not descriptor:
                 self._driver.command(partial(self._half.close, peer.process, s))
                 self._channels.discard(s)
 
