@@ -29,6 +29,19 @@ class Peer:
 
 def start_time(pid: int) -> int:
     """Field 22 of ``/proc/PID/stat``: clock ticks since boot. NoSuchProcess if there is no such process."""
+    return int(_fields(pid)[18])
+
+
+def parent_of(process: ProcessInstance) -> ProcessInstance:
+    """The process that forked this one, if it still lives; NoSuchProcess if either has ended."""
+    parent = instance_of(int(_fields(process.pid)[0]))
+    if start_time(process.pid) != process.start_time:
+        raise NoSuchProcess(f"process {process.pid} has ended")
+    return parent
+
+
+def _fields(pid: int) -> list[str]:
+    """``/proc/PID/stat`` from field 4, the parent's pid, on."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError as error:
@@ -36,7 +49,7 @@ def start_time(pid: int) -> int:
     state, *rest = text.rpartition(")")[2].split()
     if state == "Z":
         raise NoSuchProcess(f"process {pid} has ended")
-    return int(rest[18])
+    return rest
 
 
 def instance_of(pid: int) -> ProcessInstance:

@@ -21,6 +21,7 @@ from nodes.agent.description import describe
 from nodes.agent.fault_actions import FaultActions, Reply
 from nodes.agent.limits import Limits
 from nodes.agent.reception import Operation, Reception
+from nodes.agent.relatives import RelativesService
 from provider import ipc
 from provider.errors import WsaErrno, WsaError
 from provider.handoff.fault_points import STEPS
@@ -45,7 +46,7 @@ class Driver(Protocol):
 class ApplicationServer:
     """See the module text."""
 
-    _GIVING: ClassVar[tuple[str, ...]] = ("WSPSocket", "WSPAccept", "reattach")
+    _GIVING: ClassVar[tuple[str, ...]] = ("WSPSocket", "WSPAccept", "reattach", "take")
     """Operations whose answer carries a descriptor."""
 
     def __init__(
@@ -66,6 +67,7 @@ class ApplicationServer:
         self._clock = clock
         self._limits = limits
         self.channels = Channels(stack, driver)
+        self._relatives = RelativesService(stack, driver, self.channels, clock)
         self._going_back: dict[int, None] = {}
         """Numbers of tickets that lead back to a former owner: redeeming one is step 14, not 8."""
         self._duplicates: dict[int, tuple[trio.Event, list[events.SwitchEvent]]] = {}
@@ -86,9 +88,13 @@ class ApplicationServer:
             "status": self._status,
             "reattach": self._reattach,
             "detach": self._detach,
+            "inherit": self._relatives.inherit,
+            "take": self._relatives.take,
             "mark": self._mark,
         }
-        self._reception = Reception(path, limits, operations, self._GIVING, self._on_end, self._is_needed)
+        self._reception = Reception(
+            path, limits, operations, self._GIVING, self._on_end, self._relatives.connection_ended, self._is_needed
+        )
         self.faults = FaultActions(stack.core.faults, self._reception.pidfd_of)
 
     # ------------------------------------------------------------------ serving
@@ -120,8 +126,12 @@ class ApplicationServer:
 
     def _on_end(self, process: ProcessInstance) -> None:
         """Release what the process held as soon as it has ended."""
+        attached = self._half.core.processes.get(process)
+        held = [] if attached is None else list(attached.descriptors)
         self._command(lambda now: self._half.detach(process, now))
+        self.channels.discard_gone(held)
         self.channels.tell_change()
+        self._relatives.on_process_exit()
 
     def _is_needed(self, process: ProcessInstance) -> bool:
         """Whether its end matters to somebody."""

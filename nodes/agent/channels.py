@@ -170,7 +170,26 @@ class Channels:
                 self.create(s, pair)
             self.offer(s)
         del self._returned[s]
+        self._half.claimed(s)
         return self._channels[s].pair.process_end.fileno()
+
+    def process_end(self, s: SocketHandle) -> int | None:
+        """The process's end of a live channel, for a relative that waits on it; ``None`` if there is none."""
+        channel = self._channels.get(s)
+        return None if channel is None or channel.pair.closed else channel.pair.process_end.fileno()
+
+    def under_way(self, s: SocketHandle) -> tuple[int, int]:
+        """Bytes in the channel that the process has not read, and that it wrote and the agent has not read."""
+        channel = self._channels.get(s)
+        return (0, 0) if channel is None or channel.pair.closed else channel.pair.under_way()
+
+    def top_up(self, s: SocketHandle) -> None:
+        """A listener's channel tells of as many connections as wait, also if one that took a sign died over it."""
+        descriptor = self._half.core.descriptors.get(s)
+        channel = self._channels.get(s)
+        if descriptor is not None and channel is not None and not channel.pair.closed:
+            for _ in range(len(descriptor.socket.queue) - channel.pair.under_way()[0]):
+                channel.pair.signal_waiting()
 
     def discard(self, s: SocketHandle) -> None:
         """The descriptor is closed."""
@@ -178,6 +197,12 @@ class Channels:
         channel = self._channels.pop(s, None)
         if channel is not None and channel.pair.fileno() != -1:
             self._close(channel, channel.pair.close)
+
+    def discard_gone(self, held: list[SocketHandle]) -> None:
+        """A process has ended that held these; also channels that moved no bytes: relatives wait on a listener's."""
+        for s in held:
+            if s not in self._half.core.descriptors:
+                self.discard(s)
 
     def close_all(self) -> None:
         """The agent ends."""

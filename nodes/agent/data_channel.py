@@ -101,6 +101,13 @@ class DataChannel:
         except ConnectionResetError:
             return b""
 
+    def under_way(self) -> tuple[int, int]:
+        """Bytes that wait at the process's end and at ours."""
+        counts = array.array("i", [0, 0])
+        fcntl.ioctl(self.process_end, termios.FIONREAD, memoryview(counts)[:1])
+        fcntl.ioctl(self.agent_end, termios.FIONREAD, memoryview(counts)[1:])
+        return counts[0], counts[1]
+
     def show_end(self) -> None:
         """The peer sends no more: the process reads the end of file after what was given."""
         if not self._end_shown:

@@ -15,7 +15,8 @@ def describe(half: AgentHalf, descriptor: Descriptor, *, returned: bool) -> dict
     elif half.is_in_transfer(socket):
         control = "transfer"
     else:
-        control = "yours" if controlling is descriptor else "other"
+        relative = descriptor.is_relative(controlling)
+        control = "yours" if controlling is descriptor else "relative" if relative else "other"
     return {
         "state": socket.phase.value,
         "local": socket.local,

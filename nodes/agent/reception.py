@@ -63,7 +63,7 @@ class _Watch:
 
 class Reception:
     """See the module text. ``operations`` by name; those in ``giving`` answer with a descriptor. ``on_end`` hears of
-    the end of every process that was watched.
+    the end of every process that was watched, ``on_hang_up`` of the end of every connection.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Reception:
         operations: dict[str, Operation],
         giving: tuple[str, ...],
         on_end: Callable[[ProcessInstance], object],
+        on_hang_up: Callable[[Peer], object],
         is_needed: Callable[[ProcessInstance], bool],
     ) -> None:
         self._path = path
@@ -80,6 +81,7 @@ class Reception:
         self._operations = operations
         self._giving = giving
         self._on_end = on_end
+        self._on_hang_up = on_hang_up
         self._is_needed = is_needed
         self._visitors: dict[ProcessInstance, _Visitor] = {}
         self._watched: dict[ProcessInstance, _Watch] = {}
@@ -241,6 +243,7 @@ class Reception:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
                 await self._serve_requests(connection, peer, visitor)
         finally:
+            self._on_hang_up(peer)
             visitor.connections.pop(scope, None)
             if not visitor.connections and self._visitors.get(peer.process) is visitor:
                 del self._visitors[peer.process]

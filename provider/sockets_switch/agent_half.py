@@ -24,6 +24,7 @@ from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.moving_bytes import MovingBytes
 from provider.sockets_switch.options import DEFAULTS, READ_ONLY, apply_options
+from provider.sockets_switch.relatives import Relatives
 from provider.sockets_switch.shared_socket import AttachedProcess, Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
 from provider.sockets_switch.transfers import Transfers
@@ -37,6 +38,7 @@ class AgentHalf(MovingBytes):
         self.core = core
         self._connections = Connections(core)
         self._transfers = Transfers(core, self._connections)
+        self.relatives = Relatives(core, self._transfers)
         self._exited: list[AttachedProcess] = []
         self._deadlines: dict[int, Instant] = {}
         """Of the sockets that wait for something, which are few; every change of a socket touches it."""
@@ -103,8 +105,11 @@ class AgentHalf(MovingBytes):
         self._connections.connect(self._controlled(process, s), name, now)
 
     def accept(self, process: ProcessInstance, s: SocketHandle, now: Instant) -> Descriptor:
-        """WSPAccept; WSAEWOULDBLOCK when no connection waits."""
-        return self._connections.listeners.accept(self._controlled(process, s), now)
+        """WSPAccept, by the controlling process or a relative; WSAEWOULDBLOCK when no connection waits."""
+        descriptor = self.core.descriptor(process, s)
+        if not descriptor.is_relative(self.core.controlling(descriptor.socket)):
+            descriptor = self._controlled(process, s)
+        return self._connections.listeners.accept(descriptor, now)
 
     def require_control(self, process: ProcessInstance, s: SocketHandle) -> None:
         """WSAEINVAL unless the process's descriptor controls its socket now."""
@@ -185,9 +190,10 @@ class AgentHalf(MovingBytes):
         if descriptor is None:
             return
         descriptor.has_channel = False
+        given, descriptor.given = descriptor.given, 0
         socket = descriptor.socket
         session = socket.session
-        if accepted or len(unread) < descriptor.given:
+        if accepted or len(unread) < given:
             core.registry.used(socket.number)
         if overflow:
             self._connections.abort(socket, WsaErrno.WSAECONNABORTED, now)
@@ -205,6 +211,10 @@ class AgentHalf(MovingBytes):
             self._exit_descriptor(descriptor, now)
         else:
             self._transfers.on_revoked(descriptor, now)
+
+    def claimed(self, s: SocketHandle) -> None:
+        """The process has fetched the channel of a socket that control came back to."""
+        self.core.descriptors[s].closed_before = False
 
     def is_in_transfer(self, socket: SharedSocket) -> bool:
         """Whether no process may use the socket now because it is being handed over."""
@@ -302,6 +312,8 @@ class AgentHalf(MovingBytes):
             socket = core.sockets.get(event.socket_id)
             if socket is not None:
                 descriptor = core.descriptors.get(SocketHandle(int(event.to.descriptor)))
+                if descriptor is not None:
+                    descriptor.closed_before = event.reason is handoff.CLOSED
                 self._transfers.on_control_returned(socket, descriptor, event.epoch, now)
         elif isinstance(event, handoff.SocketAborted):
             socket = core.sockets.get(event.socket_id)
@@ -342,8 +354,11 @@ class AgentHalf(MovingBytes):
             return
         holder = holder_of(descriptor)
         controlled = core.registry.may_use(socket.number, holder)
-        returned = controlled and core.registry.owner_died(holder, now)
-        if controlled and not returned and socket.session is not None and not socket.session.is_closed:
+        relative = self.relatives.heir(descriptor)
+        heir = None if relative is None else holder_of(relative)
+        died_in_use = controlled and not descriptor.closed_before
+        returned = died_in_use and core.registry.owner_died(holder, now, heir)
+        if died_in_use and not returned and socket.session is not None and not socket.session.is_closed:
             self._connections.abort(socket, WsaErrno.WSAECONNRESET, now)
         self._finish_close(descriptor, False, now)
 

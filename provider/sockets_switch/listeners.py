@@ -132,7 +132,10 @@ class Listeners:
         if listener.phase is not SocketPhase.LISTENING:
             raise WsaError(WsaErrno.WSAEINVAL, "the socket is not listening")
         while listener.queue:
-            socket = listener.queue.popleft()
+            socket = listener.queue[0]
+            if socket.descriptors[0].owner is not descriptor.owner:
+                self._move_waiting(socket, descriptor.owner, now)  # a relative of the listener's owner is quicker
+            listener.queue.popleft()
             self._leave_queue(socket)  # its room is the new descriptor's: accepting never meets a quota
             accepted = core.new_descriptor(descriptor.owner, socket)
             accepted.san = socket.descriptors[0].san

@@ -31,6 +31,8 @@ WEIGHTS = {
     "wait": 14,
     "option": 1,
     "meet": 8,
+    "inherit": 4,
+    "take": 8,
 }
 
 
@@ -153,6 +155,15 @@ class Walk:
             info[self.rng.randrange(len(info))] ^= 1
         for taker in [process] if self.rng.random() < 0.3 else list(self.processes[host]):
             self.keep(host, taker, self.call(host, lambda now, taker=taker: half.redeem(taker, bytes(info), now)))
+
+    def inherit(self, host, half, process, s):
+        child = self.rng.choice(self.processes[host])
+        self.keep(host, child, self.call(host, lambda now: half.relatives.inherit(process, s, child, now)))
+
+    def take(self, host, half, process, s):
+        self.call(host, lambda now: half.relatives.take(half.core.descriptor(process, s), now))
+        if s in half.core.descriptors and self.rng.random() < 0.7:
+            half.claimed(s)
 
     def die(self, host, half, process, _s):
         self.call(host, lambda now: half.detach(process, now))
