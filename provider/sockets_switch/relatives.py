@@ -29,8 +29,9 @@ class Relatives:
         WSAENOTSOCK for what is no socket of the parent, WSAEMFILE, WSAENOBUFS.
         """
         core = self._core
-        original = core.descriptor(parent, s)
-        made = core.new_descriptor(core.process(child), original.socket)
+        original, heir = core.descriptor(parent, s), core.process(child)
+        core.require_room(heir)
+        made = core.new_descriptor(heir, original.socket)
         if not original.family:
             self._families += 1
             original.family = self._families
