@@ -17,7 +17,6 @@ import contextlib
 import fcntl
 import os
 import socket
-import stat
 import struct
 import termios
 from collections.abc import Awaitable, Callable
@@ -110,7 +109,6 @@ class Reception:
                 await listener.bind(str(self._path))
             finally:
                 os.umask(previous)
-            self._path.chmod(stat.S_IRUSR | stat.S_IWUSR)
             listener.listen(1024)
             self._acceptor = Acceptor(listener)
             task_status.started()
