@@ -17,7 +17,6 @@ import contextlib
 import fcntl
 import os
 import socket
-import stat
 import struct
 import termios
 from collections.abc import Awaitable, Callable
@@ -85,7 +84,7 @@ class Reception:
         self._is_needed = is_needed
         self._visitors: dict[ProcessInstance, _Visitor] = {}
         self._watched: dict[ProcessInstance, _Watch] = {}
-        self._refusals = 0
+        self._refusals = self._short = 0
         self._acceptor: Acceptor
         self._nursery: trio.Nursery
         self.refused = 0
@@ -97,7 +96,7 @@ class Reception:
             "connections": sum(len(visitor.connections) for visitor in self._visitors.values()),
             "watched": len(self._watched),
             "refused": self.refused,
-            "short_of_files": self._acceptor.short,
+            "short_of_files": self._short + self._acceptor.short,
         }
 
     async def serve(self, nursery: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
@@ -111,7 +110,6 @@ class Reception:
                 await listener.bind(str(self._path))
             finally:
                 os.umask(previous)
-            self._path.chmod(stat.S_IRUSR | stat.S_IWUSR)
             listener.listen(1024)
             self._acceptor = Acceptor(listener)
             task_status.started()
@@ -185,6 +183,7 @@ class Reception:
             )
             return
         except OSError:  # no descriptor left to look at it
+            self._short += 1
             self._turn_away(connection, "")
             return
         try:

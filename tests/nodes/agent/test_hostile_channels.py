@@ -15,6 +15,22 @@ import socket as stdlib, random
 def raw(sock): return stdlib.socket(stdlib.AF_UNIX, stdlib.SOCK_STREAM, fileno=os.dup(sock.fileno()))
 """
 
+DEEDS = (
+    "r.shutdown(stdlib.SHUT_RDWR)",
+    "r.shutdown(stdlib.SHUT_RD)",
+    "r.shutdown(stdlib.SHUT_WR); r.shutdown(stdlib.SHUT_RD)",
+    "r.send(b'x', stdlib.MSG_OOB)",
+    "for _ in range(2000): r.send(b'x', stdlib.MSG_OOB | stdlib.MSG_DONTWAIT)",
+    "r.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_SNDBUF, 1); r.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVBUF, 1)",
+    "stdlib.send_fds(r, [b'fds'], [0, 1, 2])",
+    "stdlib.send_fds(r, [b'itself'], [r.fileno()])",
+    "r.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVLOWAT, 1 << 30); r.setsockopt(stdlib.SOL_SOCKET, 42, 5)",
+    "a = connect(); ask(a, 'detach', s=c.descriptor); ask(a, 'detach', s=c.descriptor)",
+    "ask(connect(), 'detach', s=c.descriptor); r.close(); os.close(c.fileno())",
+    "ask(connect(), 'WSPCloseSocket', s=c.descriptor); r.send(b'x' * 1000, stdlib.MSG_DONTWAIT)",
+)
+"""With a raw socket ``r`` for the channel of the socket ``c``."""
+
 
 @pytest.fixture
 def two(hostile):
@@ -65,35 +81,30 @@ sent""")
     honest.goes_on()
 
 
-@pytest.mark.parametrize(
-    "deed",
-    [
-        "r.shutdown(stdlib.SHUT_RDWR)",
-        "r.shutdown(stdlib.SHUT_RD)",
-        "r.shutdown(stdlib.SHUT_WR); r.shutdown(stdlib.SHUT_RD)",
-        "r.send(b'x', stdlib.MSG_OOB)",
-        "for _ in range(2000): r.send(b'x', stdlib.MSG_OOB | stdlib.MSG_DONTWAIT)",
-        "r.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_SNDBUF, 1); r.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVBUF, 1)",
-        "stdlib.send_fds(r, [b'fds'], [0, 1, 2])",
-        "stdlib.send_fds(r, [b'itself'], [r.fileno()])",
-        "r.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVLOWAT, 1 << 30); r.setsockopt(stdlib.SOL_SOCKET, 42, 5)",
-        "a = connect(); ask(a, 'detach', s=c.descriptor); ask(a, 'detach', s=c.descriptor)",
-        "ask(connect(), 'detach', s=c.descriptor); r.close(); os.close(c.fileno())",
-        "ask(connect(), 'WSPCloseSocket', s=c.descriptor); r.send(b'x' * 1000, stdlib.MSG_DONTWAIT)",
-    ],
-)
 @pytest.mark.parametrize("end", ["killed", "reset by the peer", "shared"])
-def test_odd_deeds_on_a_channel(two, hostile, honest, agent, deed, end):
-    peer, puppet = two
-    puppet.run("r = raw(c)\ntry:\n    " + deed + "\nexcept OSError: pass")
+def test_odd_deeds_on_channels(hostile, honest, agent, end):
+    """Every deed in a process of its own, and then every end."""
+    peer, target = hostile("client"), hostile()
+    peer.run("""
+l, kept = socket.create_server(("", 7993), backlog=100), []
+def take():
+    while True: kept.append(l.accept())
+threading.Thread(target=take, daemon=True).start()""")
+    crowd = [hostile() for _ in DEEDS]
+    for puppet, deed in zip(crowd, DEEDS, strict=True):
+        puppet.run(_RAW + "c = socket.create_connection(('client', 7993), timeout=20); r = raw(c)")
+        puppet.start(f"try:\n    {deed}\nexcept OSError: pass")
+    for puppet in crowd:
+        puppet.result()
     honest.goes_on(5)
     if end == "reset by the peer":
         peer.kill()
-        honest.goes_on(5)
     elif end == "shared":
-        puppet.run(f"try: c.share({hostile().pid}, 'local')\nexcept (OSError, ValueError): pass")
-        honest.goes_on(5)
-    puppet.kill()
+        for puppet in crowd:
+            puppet.run(f"try: c.share({target.pid}, 'local')\nexcept (OSError, ValueError): pass")
+    honest.goes_on(5)
+    for puppet in crowd:
+        puppet.kill()
     wait_until(lambda: agent.statistics()["channels"] == 1, 20, agent.statistics)
 
 

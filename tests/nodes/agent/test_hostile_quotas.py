@@ -4,7 +4,10 @@ back when it is killed.
 
 import pytest
 
-from tests.support.labs import wait_until
+from fabric.topology.yaml_model import parse
+from nodes.lab.process_engine import Lab
+from tests.support.labs import FAST_PAIR, wait_until
+from tests.support.puppet import Puppet
 
 pytestmark = pytest.mark.live
 WSAEMFILE, WSAENOBUFS = 10024, 10055
@@ -44,6 +47,18 @@ def test_ten_thousand_in_one_process(hostile, honest, agent, then):
     assert agent.memory() < memory + (200 << 20)
     puppet.kill()
     wait_until(lambda: agent.statistics()["descriptors"] <= 2, 60, agent.statistics)
+
+
+def test_a_quota_of_the_topology(tmp_path):
+    text = FAST_PAIR.replace("server: {}", "server: {sockets-per-process: 3, sockets: 4}")
+    with Lab(parse(text, "quotas"), tmp_path) as lab:
+        puppets = [Puppet(lab, "server"), Puppet(lab, "server"), Puppet(lab, "client")]
+        for puppet, expected in zip(puppets, ([0] * 3 + [WSAEMFILE], [0] + [WSAENOBUFS] * 3, [0] * 4), strict=True):
+            puppet.run("from tests.support.hostile import *")
+            code = "sock = attached(); [wsa(ask(sock, 'WSPSocket', af=2, type=1)) for _ in range(4)]"
+            assert puppet.run(code) == expected
+        for puppet in puppets:
+            puppet.close()
 
 
 def test_a_crowd_meets_the_quota_of_the_host(hostile, honest, agent):
