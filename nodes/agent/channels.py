@@ -13,6 +13,7 @@ from fabric.units import Instant
 from nodes.agent.data_channel import DataChannel, Revoked
 from provider.errors import WsaErrno, WsaError
 from provider.sockets_switch import events
+from provider.sockets_switch.shared_socket import Descriptor
 from provider.stack import HostStack
 
 T = TypeVar("T")
@@ -28,8 +29,11 @@ class Driver(Protocol):
 class _Channel:
     """A data channel and what its tasks wait for."""
 
-    def __init__(self, s: SocketHandle, pair: DataChannel) -> None:
-        self.s = s
+    def __init__(self, descriptor: Descriptor, pair: DataChannel) -> None:
+        self.s = descriptor.s
+        self.descriptor = descriptor
+        self.watchers: set[SocketHandle] = set()
+        """Relatives that have a duplicate of the process's end, to wait on."""
         self.pair = pair
         self.hang_up: select.epoll | None = None
         """Tells that the process has closed a detached end."""
@@ -71,7 +75,7 @@ class Channels:
 
     def create(self, s: SocketHandle, pair: DataChannel) -> int:
         """The channel of ``s``, not yet writable; returns the process's end."""
-        channel = self._channels[s] = _Channel(s, pair)
+        channel = self._channels[s] = _Channel(self._half.core.descriptors[s], pair)
         return channel.pair.process_end.fileno()
 
     def statistics(self) -> dict[str, int]:
@@ -173,10 +177,19 @@ class Channels:
         self._half.claimed(s)
         return self._channels[s].pair.process_end.fileno()
 
-    def process_end(self, s: SocketHandle) -> int | None:
+    def watch(self, s: SocketHandle, watcher: SocketHandle) -> int | None:
         """The process's end of a live channel, for a relative that waits on it; ``None`` if there is none."""
         channel = self._channels.get(s)
-        return None if channel is None or channel.pair.closed else channel.pair.process_end.fileno()
+        if channel is None or channel.pair.closed:
+            return None
+        channel.watchers.add(watcher)
+        return channel.pair.process_end.fileno()
+
+    def inherit_watch(self, s: SocketHandle, parent: SocketHandle, child: SocketHandle) -> None:
+        """What the parent has, its own channel or a duplicate of ``s``'s, its child has too."""
+        channel = self._channels.get(s)
+        if channel is not None and (parent == s or parent in channel.watchers):
+            channel.watchers.add(child)
 
     def under_way(self, s: SocketHandle) -> tuple[int, int]:
         """Bytes in the channel that the process has not read, and that it wrote and the agent has not read."""
@@ -270,6 +283,16 @@ class Channels:
 
     def _revive(self, s: SocketHandle, now: Instant) -> None:
         """Control returned: a fresh channel, which the process fetches with ``reattach``."""
+        descriptor = self._half.core.descriptors[s]
+        for old in self._channels.values():
+            left = old.descriptor.socket is descriptor.socket and old.s not in self._half.core.descriptors
+            if left and s in old.watchers and not old.pair.closed and not old.is_open:
+                # A listener's: all relatives wait on this pair, in event loops perhaps. It goes on as the heir's.
+                del self._channels[old.s]
+                old.s, old.descriptor = s, descriptor
+                self._channels[s] = old
+                self.top_up(s)
+                return
         self._returned[s] = None
         self._channels.pop(s, None)
         with contextlib.suppress(WsaError):  # without a descriptor left, when the process asks for it

@@ -66,6 +66,9 @@ class RelativesService:
             with contextlib.suppress(WsaError):
                 one = partial(self._half.relatives.inherit, parent, SocketHandle(s), peer.process)
                 descriptor = self._driver.command(one)
+                holder = self._half.core.controlling(descriptor.socket)
+                if holder is not None:
+                    self._channels.inherit_watch(holder.s, SocketHandle(s), descriptor.s)
                 made.append([s, descriptor.s])
                 lease.append(descriptor.s)
         return {"descriptors": made}, []
@@ -118,9 +121,10 @@ class RelativesService:
                 raise WsaError(socket.error or WsaErrno.WSAECONNABORTED, "the connection is gone")
             if holder is None or not descriptor.is_relative(holder):
                 raise WsaError(WsaErrno.WSAEINVAL, "a process that is no relative controls the socket")
-            end = self._channels.process_end(holder.s)
-            if reading and end is not None and not self._something_to_read(holder):
-                return {"granted": False}, [end]
+            if reading and not self._something_to_read(holder):
+                end = self._channels.watch(holder.s, s)
+                if end is not None:
+                    return {"granted": False}, [end]
             if not self._is_tenured(holder):
                 break
             await trio.sleep(_STEP)

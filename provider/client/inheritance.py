@@ -60,8 +60,6 @@ class Inheritable:
 
     def _call_controlled(self, operation: str, **members: Any) -> dict[str, Any]:
         """A request that only the controlling process may make; control is taken if a relative has it."""
-        if self._entry.watching:
-            self._take(reading=False)
         try:
             return self._call(operation, **members)
         except WsaError as error:
@@ -100,6 +98,7 @@ def _after_in_child() -> None:
         except OSError:
             pass  # without an agent they are dead, and say so at first use
         finally:
+            os.write(pipe[1], b"!")  # closing it says nothing if another thread forks at the same time
             os.close(pipe[1])
 
 

@@ -98,18 +98,15 @@ class AgentHalf(MovingBytes):
 
     def listen(self, process: ProcessInstance, s: SocketHandle, backlog: int, now: Instant) -> None:
         """WSPListen."""
-        self._connections.listeners.listen(self._controlled(process, s), backlog, now)
+        self._connections.listeners.listen(self._served(process, s), backlog, now)
 
     def connect(self, process: ProcessInstance, s: SocketHandle, name: Address, now: Instant) -> None:
         """WSPConnect; ``ChannelOpened`` or ``ConnectFailed`` follows."""
         self._connections.connect(self._controlled(process, s), name, now)
 
     def accept(self, process: ProcessInstance, s: SocketHandle, now: Instant) -> Descriptor:
-        """WSPAccept, by the controlling process or a relative; WSAEWOULDBLOCK when no connection waits."""
-        descriptor = self.core.descriptor(process, s)
-        if not descriptor.is_relative(self.core.controlling(descriptor.socket)):
-            descriptor = self._controlled(process, s)
-        return self._connections.listeners.accept(descriptor, now)
+        """WSPAccept; WSAEWOULDBLOCK when no connection waits."""
+        return self._connections.listeners.accept(self._served(process, s), now)
 
     def require_control(self, process: ProcessInstance, s: SocketHandle) -> None:
         """WSAEINVAL unless the process's descriptor controls its socket now."""
@@ -157,7 +154,7 @@ class AgentHalf(MovingBytes):
         self, process: ProcessInstance, s: SocketHandle, level: int, name: int, value: int, now: Instant
     ) -> None:
         """WSPSetSockOpt, by the controlling process; seen through every descriptor of the socket."""
-        socket = self._controlled(process, s).socket
+        socket = self._served(process, s).socket
         if (level, name) not in DEFAULTS or (level, name) in READ_ONLY:
             raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {name:#x} of level {level:#x} cannot be set")
         if not -(2**31) <= value < 2**32:
@@ -271,6 +268,14 @@ class AgentHalf(MovingBytes):
         if not self.core.registry.may_use(descriptor.socket.number, holder_of(descriptor)):
             raise WsaError(WsaErrno.WSAEINVAL, self._who_controls(descriptor.socket))
         return descriptor
+
+    def _served(self, process: ProcessInstance, s: SocketHandle) -> Descriptor:
+        """The same, or a descriptor of a listener whose relative controls it: they serve it side by side."""
+        descriptor = self.core.descriptor(process, s)
+        listening = descriptor.socket.phase is SocketPhase.LISTENING
+        if listening and descriptor.is_relative(self.core.controlling(descriptor.socket)):
+            return descriptor
+        return self._controlled(process, s)
 
     def _who_controls(self, socket: SharedSocket) -> str:
         controlling = self.core.controlling(socket)

@@ -201,3 +201,55 @@ listener.accept = accept_when_ready
     finally:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
+
+
+ASYNC = """
+import asyncio, os, sys
+from provider import socket
+listener = socket.create_server(("", {port}))
+async def serve(reader, writer):
+    writer.write(b"%d\\n" % os.getpid())
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+async def main():
+    listener.setblocking(False)
+    async with await asyncio.start_server(serve, sock=listener) as server:
+        os.write(ready[1], b".")
+        await server.serve_forever()
+children = []
+ready = os.pipe()
+for _ in range(3):
+    pid = os.fork()
+    if pid == 0:
+        try: asyncio.run(main())
+        finally: os._exit(1)
+    children.append(pid)
+for _ in children: os.read(ready[0], 1)
+{after}
+print("listening", *children, flush=True)
+os.read(0, 1)
+"""
+
+
+@pytest.mark.parametrize("parent", ["keeps its listener", "closes its listener", "goes"])
+def test_preforked_event_loops(program, clients, parent):
+    port = next(ports)
+    after = "listener.close()" if parent.startswith("closes") else ""
+    server, children = program(ASYNC.format(port=port, after=after))
+    try:
+        if parent == "goes":
+            server.kill()
+            server.wait(20)
+        for _ in range(8):
+            client = clients(port)
+            assert first_line(client) in children
+            assert client.run("c.sendall(b'hello'); hear(5)") == b"hello"
+        os.kill(children.pop(), signal.SIGKILL)
+        for _ in range(8):
+            client = clients(port)
+            assert first_line(client) in children
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
