@@ -126,10 +126,7 @@ class ApplicationServer:
 
     def _on_end(self, process: ProcessInstance) -> None:
         """Release what the process held as soon as it has ended."""
-        attached = self._half.core.processes.get(process)
-        held = [] if attached is None else list(attached.descriptors)
         self._command(lambda now: self._half.detach(process, now))
-        self.channels.discard_gone(held)
         self.channels.tell_change()
         self._relatives.on_process_exit()
 

@@ -211,11 +211,8 @@ class Channels:
         if channel is not None and channel.pair.fileno() != -1:
             self._close(channel, channel.pair.close)
 
-    def discard_gone(self, held: list[SocketHandle]) -> None:
-        """A process has ended that held these; also channels that moved no bytes: relatives wait on a listener's."""
-        for s in held:
-            if s not in self._half.core.descriptors:
-                self.discard(s)
+    async def _discard_soon(self, s: SocketHandle) -> None:
+        self.discard(s)
 
     def close_all(self) -> None:
         """The agent ends."""
@@ -233,7 +230,7 @@ class Channels:
             self._revoke(s, now)
             return
         if isinstance(event, events.DescriptorGone):
-            self.discard(s)
+            self.nursery.start_soon(self._discard_soon, s)  # an heir may take the channel over within this turn
         elif isinstance(event, events.ControlReturned):
             self._revive(s, now)
         else:

@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from provider.errors import WsaErrno, WsaError
 from provider.handoff import registry
-from provider.sockets_switch import switch_core
+from provider.sockets_switch.quotas import Quotas
 from tests.conformance.scenarios.outcomes import aborted, completed, owned_by_one, peer_is_reset, returned, works
 from tests.support.stage import Died, Party, SimulatedStage
 
@@ -301,8 +302,10 @@ def s26_the_target_dies_before_it_redeems(stage: SimulatedStage) -> None:
 
 def s27_the_target_is_out_of_descriptors(stage: SimulatedStage) -> None:
     info = stage.source.share(stage.target)
+    target, core = stage.target, stage.target.half.core
+    target.call(lambda now: target.half.socket(target.process, 2, 1, 0, now))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(switch_core, "DESCRIPTORS_PER_PROCESS", 0)
+        patch.setattr(core, "config", replace(core.config, quotas=Quotas(sockets_per_process=1)))
         refused(WsaErrno.WSAEMFILE, lambda: stage.target.redeem(info))
     stage.target.redeem(info)  # the ticket was not used up
     completed(stage)
