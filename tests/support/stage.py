@@ -88,7 +88,8 @@ class Party:
         self.usable = False
         self.dormant: Descriptor | None = None
         """What it had before it redeemed a ticket."""
-        self.dead = self.stopped = False
+        self.dead = self.stopped = self.doomed = False
+        """``doomed``: killed in this instant; it does nothing more."""
 
     # ----------------------------------------------------------------- helpers
 
@@ -149,7 +150,8 @@ class Party:
         """WSPSocket with a ticket: this process owns the connection."""
         descriptor = self.call(lambda now: self.half.redeem(self.process, info, now))
         self.dormant, self.current = self.current, descriptor
-        self.unread, self.usable = b"", descriptor.has_channel and not descriptor.socket.ended
+        self.unread = b""
+        self.usable = descriptor.has_channel and not (descriptor.socket.ended or self.doomed)
 
     def close(self) -> None:
         """WSPCloseSocket of the current descriptor."""
@@ -383,5 +385,5 @@ class SimulatedStage:
         if fault.action == "stop":
             party.stop()
             return
-        party.usable = False
+        party.usable, party.doomed = False, True
         self.world.at(self.world.now, party.kill)
