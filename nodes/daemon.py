@@ -125,6 +125,8 @@ class NodeDaemon:
         self.journal = LineJournal(self._journal_file.write_text)
         self.channels = NodeChannels(config.node, config.endpoints(self.plan), config.credentials())
         self.driver: NodeDriver
+        self.more_statistics: Callable[[], dict[str, Any]] = dict
+        """Counters of what else the node does."""
         self._capture_file: OutputFile | None = None
         self._launcher_gone = False
 
@@ -180,6 +182,7 @@ class NodeDaemon:
             "journal_lines_lost": self._journal_file.lost,
             "capture_blocks_lost": 0 if self._capture_file is None else self._capture_file.lost,
             "taps": len(driver.taps.statistics()),
+            **self.more_statistics(),
         }
 
     # ---------------------------------------------------------------- private

@@ -61,6 +61,7 @@ class SanStream(trio.abc.HalfCloseableStream):
             with memoryview(data).cast("B") as view:
                 position = 0
                 while position < len(view):
+                    await self._claim(reading=False)
                     try:
                         position += stdlib.socket.send(self._socket, view[position:], stdlib.MSG_NOSIGNAL)
                     except BlockingIOError:
@@ -95,6 +96,9 @@ class SanStream(trio.abc.HalfCloseableStream):
             self._require_open()
             await trio.lowlevel.checkpoint()
             while True:
+                if not await self._claim(reading=True):
+                    await trio.lowlevel.wait_readable(self._socket)
+                    continue
                 try:
                     data = stdlib.socket.recv(self._socket, max_bytes or RECEIVE_AT_ONCE)
                 except BlockingIOError:
@@ -146,6 +150,12 @@ class SanStream(trio.abc.HalfCloseableStream):
     def _require_open(self) -> None:
         if self._socket.fileno() == -1:
             raise trio.ClosedResourceError("the stream was closed")
+
+    async def _claim(self, *, reading: bool) -> bool:
+        """After fork a relative may have control: take it. False: there is nothing to read yet."""
+        if not self._socket._entry.watching:
+            return True
+        return bool(await self._in_thread(lambda: self._socket._take(reading)))
 
     async def _explain(self, what: str | None) -> bool:
         """The descriptor has ended: true if there is a fresh one to go on with, false at the stream's end."""

@@ -10,6 +10,8 @@ unknown operations are errors of the sender; the other side counts them and clos
 import base64
 import binascii
 import json
+import socket
+import struct
 from typing import Any
 
 VERSION = 1
@@ -20,6 +22,18 @@ ENVIRONMENT_AGENT = "SANLOOM_AGENT"
 
 class BadPacket(ValueError):
     """A packet that is not one of ours."""
+
+
+def connect(sock: socket.socket, path: str, seconds: float) -> None:
+    """Connect a fresh AF_UNIX socket, whose timeout is ``seconds`` from then on; OSError when nobody takes the call.
+
+    A socket with a timeout is told at once that a server's queue is full (EAGAIN); one that blocks waits for room.
+    """
+    sock.setblocking(True)
+    timeout = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+    sock.connect(path)
+    sock.settimeout(seconds)
 
 
 def encode(message: dict[str, Any]) -> bytes:

@@ -9,8 +9,10 @@ real descriptor, so select, selectors, asyncio and trio wait on it as usual.
 ``share(pid)`` and ``fromshare(info)`` hand a live connection to another process of the host; the 628 bytes in between
 are a WSAPROTOCOL_INFOW, good once, for that process, for a few seconds. After ``share`` this socket is dormant: it
 can be closed, and asked for its names and options; reading and writing fail with WSAEINVAL (``OSError``,
-``errno.EINVAL``) until control returns. A socket of the operating system (a stream or datagrams of IPv4 or IPv6) is
-shared instead of handed over: nobody controls it, and this one stays usable.
+``errno.EINVAL``) until control returns (``wait_for_return``). What a child inherits over fork, and what multiprocessing
+passes, works as with the standard module: control follows use (docs/decisions/0010-fork.md). A socket of the operating
+system (a stream or datagrams of IPv4 or IPv6) is shared instead of handed over: nobody controls it, and this one stays
+usable.
 """
 
 # mypy: disable-error-code="misc, assignment, no-redef"
@@ -19,6 +21,7 @@ import socket as _stdlib
 from socket import _GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any
 
+from provider.client import pickling as _pickling  # noqa: F401 - sockets as arguments of multiprocessing
 from provider.client.agent_connection import agent
 from provider.client.any_socket import AnySocket, SystemSocket
 from provider.client.san_socket import SanSocket

@@ -22,9 +22,11 @@ from provider.san_provider.proxy_driver import ProxyDriver
 from provider.session.session import SessionConfig
 from provider.sockets_switch.agent_half import AgentHalf
 from provider.sockets_switch.events import SwitchEvent
+from provider.sockets_switch.quotas import Quotas
 from provider.sockets_switch.switch_core import Report, SwitchConfig, SwitchCore
 
 _PROXY = ProxyConfig()
+_QUOTAS = Quotas()
 _SESSION = SessionConfig()
 
 
@@ -44,6 +46,7 @@ class HostConfig:
     node_key: bytes
     """Secret of this node's tickets, at least 16 bytes."""
     default_mode: str = "suspend"
+    quotas: Quotas = _QUOTAS
     proxy: ProxyConfig = _PROXY
     session: SessionConfig = _SESSION
     tcp_on_san: tuple[GUID, ...] = (SAN_ENTRY.info.ProviderId,)
@@ -82,7 +85,14 @@ class HostStack:
         manager = ConnectionManager(guid=guid, rng=stream(config.seed, f"cm/{config.name}"))
         self._proxy = ProxyDriver(self._adapter, manager, config.proxy, stream(config.seed, f"proxy/{config.name}"))
         self.core = SwitchCore(
-            SwitchConfig(config.ip, config.names, config.session, config.default_mode, tcp_on_san=config.tcp_on_san),
+            SwitchConfig(
+                config.ip,
+                config.names,
+                config.session,
+                config.default_mode,
+                quotas=config.quotas,
+                tcp_on_san=config.tcp_on_san,
+            ),
             self._proxy,
             HandoffRegistry(config.node_key),
             stream(config.seed, f"switch/{config.name}"),

@@ -26,10 +26,12 @@ from fabric.live import envelope
 from fabric.live.neighbour import AHEAD_MAX, Neighbour
 from fabric.live.timer import Timer
 from fabric.live.zmq_channel import NodeChannels
-from fabric.units import MICROSECOND, SECOND, Duration, Instant
+from fabric.units import MICROSECOND, MILLISECOND, SECOND, Duration, Instant
 
 T = TypeVar("T")
 FRAMES_PER_TURN = 512
+LONGEST_TURN: Duration = 20 * MILLISECOND
+"""Then what was sent leaves, acknowledgements above all: some frames cost milliseconds (connections begin and end)."""
 BATCH_BYTES = envelope.ENVELOPE_MAX // 4
 """A batch of more bytes leaves at once: with the frames' headers and the last frame it stays within an envelope."""
 HEARTBEAT_INTERVAL: Duration = SECOND
@@ -86,13 +88,18 @@ class NodeDriver:
         self._due: list[tuple[Instant, int, int, bytes]] = []
         self._sequence = 0
         self._now: Instant = 0
+        self._draining = False
         self._wake = trio.Event()
         self._timer = Timer()
 
     # ------------------------------------------------------------------- commands
 
     def command(self, function: Callable[[Instant], T]) -> T:
-        """Run ``function`` on the engine now, after everything that was due before, and carry its outputs away."""
+        """Run ``function`` on the engine now, after everything that was due before, and carry its outputs away.
+
+        Not for handlers of events: they are inside a turn already, and have the engine to themselves.
+        """
+        assert not self._draining, "an event handler began another turn"
         self._process(time.monotonic_ns())
         self._now = max(self._now, time.monotonic_ns())
         try:
@@ -249,7 +256,10 @@ class NodeDriver:
     def _process(self, until: Instant) -> bool:
         """Frames and timeouts due by ``until``, in order; true if work is left."""
         due, engine = self._due, self.engine
+        stop = time.monotonic_ns() + LONGEST_TURN
         for _ in range(FRAMES_PER_TURN):
+            if time.monotonic_ns() > stop:
+                return True
             deadline = engine.poll_timeout()
             if due and due[0][0] <= until and (deadline is None or due[0][0] <= deadline):
                 instant, index, _, frame = heapq.heappop(due)
@@ -270,15 +280,19 @@ class NodeDriver:
     def _drain(self) -> None:
         """Carry the engine's frames and events away until it has none."""
         engine, now, outgoing = self.engine, self._now, self._outgoing
-        while True:
-            transmit = engine.poll_transmit(now)
-            if transmit is not None:
-                self._send(outgoing[transmit.port], transmit.frame, now)
-                continue
-            event = engine.poll_event()
-            if event is None:
-                return
-            self._on_event(event, now)
+        self._draining = True
+        try:
+            while True:
+                transmit = engine.poll_transmit(now)
+                if transmit is not None:
+                    self._send(outgoing[transmit.port], transmit.frame, now)
+                    continue
+                event = engine.poll_event()
+                if event is None:
+                    return
+                self._on_event(event, now)
+        finally:
+            self._draining = False
 
     def _send(self, out: _Outgoing, frame: bytes, now: Instant) -> None:
         model = out.model

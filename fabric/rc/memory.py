@@ -14,12 +14,15 @@ never fits a later one.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from fabric.errors import SanloomError
 from fabric.rng import Stream
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
+if TYPE_CHECKING:
+    from mmap import mmap
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview | mmap"
 
 MESSAGE_MAX = 1 << 31
 """Bytes that one RDMA WRITE or READ can move (wire.md 1.2)."""
@@ -99,10 +102,13 @@ class MemoryTable:
         return region
 
     def deregister(self, region: MemoryRegion) -> None:
-        """From now on neither key names anything. SanloomError if it is not registered."""
-        if self._local.pop(region.lkey, None) is not region:
+        """From now on neither key names anything, and the buffer is its owner's again: a mapping can be closed once the
+        local requests that use it have ended. SanloomError if it is not registered.
+        """
+        if not self.is_registered(region):
             raise SanloomError("memory region: it is not registered")
-        del self._remote[region.rkey]
+        del self._local[region.lkey], self._remote[region.rkey]
+        region.view.release()
 
     def of_domain(self, domain: int) -> list[MemoryRegion]:
         """The regions of a queue pair, oldest first."""

@@ -24,6 +24,8 @@ IMMEDIATE = frozenset((int(Opcode.RC_WRITE_LAST_IMMEDIATE), int(Opcode.RC_WRITE_
 READ_REQUEST = int(Opcode.RC_READ_REQUEST)
 _FIRST, _MIDDLE = int(Opcode.RC_READ_RESPONSE_FIRST), int(Opcode.RC_READ_RESPONSE_MIDDLE)
 _LAST, _ONLY = int(Opcode.RC_READ_RESPONSE_LAST), int(Opcode.RC_READ_RESPONSE_ONLY)
+_LONG_AGO = 1 << 22
+"""PSNs; far more than can be unacknowledged, far less than half of them all."""
 _unpack_reth = Reth.FORMAT.unpack_from
 
 
@@ -57,6 +59,8 @@ class AcceptedRead:
     """Place of the next packet of the answer."""
     pending: bool = True
     """Whether packets of the answer have yet to be sent."""
+    answered: bool = False
+    """Whether all of it has been sent before; what is sent now is a repetition."""
 
 
 class RemoteAccess:
@@ -69,16 +73,13 @@ class RemoteAccess:
         self._domain = domain
         self._path_mtu = path_mtu
         self._resources = resources
-        self._accepted: deque[AcceptedRead] = deque(maxlen=max(1, resources))
+        self.accepted: deque[AcceptedRead] = deque(maxlen=max(1, resources))
+        """Reads that can be repeated, oldest first."""
         self._region: MemoryRegion | None = None
         self._address = 0
-        self._remaining: int | None = None
-        """Bytes of an RDMA WRITE that are yet to come; ``None`` outside of one."""
-
-    @property
-    def writing(self) -> bool:
-        """Whether an RDMA WRITE has been begun and not ended."""
-        return self._remaining is not None
+        self._remaining = 0
+        self.writing = False
+        """Whether an RDMA WRITE has been begun and not ended; then ``_remaining`` bytes of it are yet to come."""
 
     def check_write(self, opcode: int, extension: bytes, payload: bytes) -> Refusal | None:
         """Whether a packet of an RDMA WRITE may be executed; ``place`` then does it. May be asked again."""
@@ -92,7 +93,6 @@ class RemoteAccess:
             if remaining > MESSAGE_MAX:
                 return INVALID
         else:
-            assert self._remaining is not None
             remaining = self._remaining
         if info.last is not (remaining == size) or remaining < size or (info.last and not info.first and not size):
             return INVALID
@@ -114,7 +114,6 @@ class RemoteAccess:
                 else None
             )
             self._address, self._remaining = address, remaining
-        assert self._remaining is not None
         if size:
             assert self._region is not None
             try:
@@ -125,8 +124,9 @@ class RemoteAccess:
                 return NO_BUFFER
         self._address += size
         self._remaining -= size
+        self.writing = not info.last
         if info.last:
-            self._region = self._remaining = None
+            self._region = None
         return None
 
     def accept_read(self, psn: int, extension: bytes, payload: bytes) -> Refusal | AcceptedRead:
@@ -134,7 +134,7 @@ class RemoteAccess:
         address, rkey, size = _unpack_reth(extension)
         if self.writing or payload or size > MESSAGE_MAX:
             return INVALID
-        if len(self.reads) >= self._resources:
+        if sum(not read.answered for read in self.reads) >= self._resources:
             return INVALID
         region = None
         if size:
@@ -142,7 +142,7 @@ class RemoteAccess:
             if region is None:
                 return NO_ACCESS
         read = AcceptedRead(psn, read_packets(size, self._path_mtu), address, rkey, size, region)
-        self._accepted.append(read)
+        self.accepted.append(read)
         self.reads.append(read)
         return read
 
@@ -151,7 +151,7 @@ class RemoteAccess:
         remembered and whose memory is still there (rule 9). Whether there is one more answer to send.
         """
         address, rkey, size = _unpack_reth(extension)
-        for read in self._accepted:
+        for read in self.accepted:
             place = psn_diff(psn, read.psn)
             if not 0 <= place < read.count:
                 continue
@@ -168,9 +168,14 @@ class RemoteAccess:
             return True
         return False
 
+    def forget_before(self, expected_psn: int) -> None:
+        """Reads from so long ago that their PSNs would soon pass for new ones are not repeated any more."""
+        while self.accepted and psn_diff(expected_psn, self.accepted[0].psn) > _LONG_AGO:
+            self.accepted.popleft()
+
     def first_read_behind(self, psn: int) -> AcceptedRead | None:
         """The oldest remembered read that came later than ``psn``."""
-        return next((read for read in self._accepted if psn_diff(read.psn, psn) > 0), None)
+        return next((read for read in self.accepted if psn_diff(read.psn, psn) > 0), None)
 
     def next_response(self) -> tuple[int, int, bytes | memoryview, bool, bool]:
         """The next packet of the oldest answer: PSN, opcode, payload, whether an AETH goes with it, whether the answer
@@ -188,7 +193,7 @@ class RemoteAccess:
             assert part is not None, "the whole range was checked"
             payload = part
         if last:
-            read.pending = False
+            read.pending, read.answered = False, True
             self.reads.popleft()
         return psn_add(read.psn, place), opcode, payload, first or last, last
 

@@ -21,7 +21,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
 
-from fabric.rc.work import CompletionStatus, ReadWorkRequest, SendQueueRequest, WorkCompletion, WriteWorkRequest
+from fabric.rc.work import (
+    CompletionStatus,
+    ReadWorkRequest,
+    SendQueueRequest,
+    SendWorkRequest,
+    WorkCompletion,
+    WriteWorkRequest,
+)
 from fabric.units import Duration, Instant
 from fabric.wire.headers import ACK, NAK, NAK_PSN_SEQUENCE, RNR, RNR_TIMER, ImmDt, Reth
 from fabric.wire.opcodes import Opcode
@@ -147,7 +154,10 @@ class Requester:
             return None  # behind: an old duplicate (rule 36); ahead of all that was sent: a ghost (rule 35)
         kind, value = syndrome >> 5, syndrome & 0x1F
         if kind == ACK:
-            self._acknowledge_up_to(ahead + 1, now)
+            if self._reads:
+                self._acknowledge_up_to(ahead + 1, now)
+            else:
+                self._acknowledge(ahead + 1, now)
             return None
         if kind == RNR:
             if self._not_before is not None and not ahead:
@@ -242,19 +252,16 @@ class Requester:
     def _cut(self) -> bool:
         """Move the next packet's worth of the oldest queued message into the window; false if it must wait."""
         request = self._queue[0]
-        if isinstance(request, ReadWorkRequest):
-            return self._cut_read(request)
+        opcodes: tuple[int, ...] = _SEND
+        extension = b""
+        if not isinstance(request, SendWorkRequest):
+            if isinstance(request, ReadWorkRequest):
+                return self._cut_read(request)
+            opcodes, extension = self._write_headers(request)
         payload, mtu, offset = request.payload, self._path_mtu, self._offset
         size = len(payload)
         end = offset + mtu
         last = end >= size
-        opcodes, extension = _SEND, b""
-        if isinstance(request, WriteWorkRequest):
-            opcodes = _WRITE if request.immediate is None else _WRITE_IMMEDIATE
-            if offset == 0:
-                extension = _pack_reth(request.remote_address, request.rkey, size)
-            if last and request.immediate is not None:
-                extension += _pack_immediate(request.immediate)
         if offset == 0:
             self._unfinished.append(request)
             opcode = opcodes[3] if last else opcodes[0]
@@ -269,6 +276,17 @@ class Requester:
         else:
             self._offset = end
         return True
+
+    def _write_headers(self, request: WriteWorkRequest) -> tuple[tuple[int, ...], bytes]:
+        """Opcodes of an RDMA WRITE, and the extension headers of its next packet."""
+        header, size = b"", len(request.payload)
+        if self._offset == 0:
+            header = _pack_reth(request.remote_address, request.rkey, size)
+        if request.immediate is None:
+            return _WRITE, header
+        if self._offset + self._path_mtu >= size:
+            header += _pack_immediate(request.immediate)
+        return _WRITE_IMMEDIATE, header
 
     def _cut_read(self, request: ReadWorkRequest) -> bool:
         """Give the oldest queued read its places in the window, unless too many are unanswered (rule 19)."""

@@ -76,10 +76,8 @@ class Responder:
             self._out_of_order(packet)
             return None
         opcode, payload = packet.opcode, packet.payload
-        if opcode in WRITES:
-            return self._write(packet)
-        if opcode == READ_REQUEST:
-            return self._read(packet)
+        if opcode not in _SENDS:
+            return self._handle_other(packet)
         size = len(payload)
         fault = self._check(opcode, size)
         if fault is not None:
@@ -105,6 +103,8 @@ class Responder:
             receive = self._receives.popleft()
             self._complete(WorkCompletion(receive.wr_id, "receive", CompletionStatus.SUCCESS, payload))
         if packet.ack_request:
+            if self.remote_access.accepted:
+                self.remote_access.forget_before(self.expected_psn)
             self._answer(psn, ack_syndrome())
         return None
 
@@ -115,6 +115,14 @@ class Responder:
         read = self.remote_access.begun_in(region)
         assert read is not None, "the caller has looked"
         return self._refuse(psn_add(read.psn, read.next), NO_ACCESS)
+
+    def _handle_other(self, packet: Packet) -> CompletionStatus | None:
+        """A request in its turn that is no SEND."""
+        if packet.opcode in WRITES:
+            return self._write(packet)
+        if packet.opcode == READ_REQUEST:
+            return self._read(packet)
+        return self._refuse(packet.psn, INVALID)
 
     def _write(self, packet: Packet) -> CompletionStatus | None:
         """A packet of an RDMA WRITE in its turn."""
@@ -142,6 +150,8 @@ class Responder:
                 wr_id = self._receives.popleft().wr_id
                 self._complete(WorkCompletion(wr_id, "receive", CompletionStatus.SUCCESS, b"", immediate))
         if packet.ack_request:
+            if self.remote_access.accepted:
+                self.remote_access.forget_before(self.expected_psn)
             self._answer(psn, ack_syndrome())
         return None
 
@@ -190,7 +200,7 @@ class Responder:
 
     def _check(self, opcode: int, size: int) -> Refusal | None:
         """Rules 14, 15, 16: order of opcodes within a message, and lengths."""
-        if opcode not in _SENDS or (opcode in _BEGINNING) == self._in_message or self.remote_access.writing:
+        if (opcode in _BEGINNING) == self._in_message or self.remote_access.writing:
             return INVALID
         if opcode in _UNFINISHED:
             if size != self._path_mtu:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fabric.topology.applications import APPLICATIONS_MAX
 from fabric.topology.checker import NAME
-from fabric.topology.spec import RESTARTS
+from fabric.topology.spec import RESTARTS, SOCKETS_MAX, SOCKETS_PER_PROCESS_MAX
 from fabric.topology.yaml_model import NODES_MAX
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
@@ -56,6 +56,18 @@ def topology_schema() -> dict[str, Any]:
                     "additionalProperties": False,
                     "properties": {
                         "ip": {"type": "string", "format": "ipv4"},
+                        "sockets": {
+                            "type": "integer",
+                            "minimum": 1,
+                            "maximum": SOCKETS_MAX,
+                            "description": "How many sockets all processes of the host may have together.",
+                        },
+                        "sockets-per-process": {
+                            "type": "integer",
+                            "minimum": 1,
+                            "maximum": SOCKETS_PER_PROCESS_MAX,
+                            "description": "How many sockets one process may have; then WSAEMFILE.",
+                        },
                         "applications": {
                             "type": ["object", "null"],
                             "maxProperties": APPLICATIONS_MAX,

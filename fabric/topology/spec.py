@@ -6,6 +6,7 @@ from typing import Any
 from fabric.link.settings import LinkSettings
 
 RESTARTS = ("never", "on-failure")
+SOCKETS_MAX, SOCKETS_PER_PROCESS_MAX = 16_384, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class HostSpec:
     name: str
     ip: str
     applications: tuple[ApplicationSpec, ...] = ()
+    sockets: int | None = None
+    """That all its processes together may have; ``None`` for the default."""
+    sockets_per_process: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,12 @@ class Topology:
     links: tuple[LinkSpec, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for ``json.dump``; no applications are not mentioned."""
+        """Plain values for ``json.dump``; what a host does not say is not mentioned."""
         data = asdict(self)
         for host in data["hosts"].values():
-            if not host["applications"]:
-                del host["applications"]
+            for member in ("applications", "sockets", "sockets_per_process"):
+                if not host[member]:
+                    del host[member]
         return data
 
     def applications(self) -> list[tuple[str, ApplicationSpec]]:
@@ -99,4 +104,4 @@ def _host(data: dict[str, Any]) -> HostSpec:
         ApplicationSpec(**{**one, "command": tuple(one["command"]), "after": tuple(one["after"])})
         for one in data.get("applications", ())
     )
-    return HostSpec(data["name"], data["ip"], applications)
+    return HostSpec(data["name"], data["ip"], applications, data.get("sockets"), data.get("sockets_per_process"))

@@ -7,6 +7,7 @@ The model is small and fixed, so it is checked here, next to the marks that PyYA
 import difflib
 import ipaddress
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,20 @@ from fabric.errors import UsageError
 from fabric.link.settings import LinkSettings
 from fabric.topology.applications import ApplicationChecker
 from fabric.topology.checker import NAME, RESERVED, Checker
-from fabric.topology.spec import HostSpec, LinkSpec, NetworkSwitchSpec, Topology
+from fabric.topology.spec import (
+    SOCKETS_MAX,
+    SOCKETS_PER_PROCESS_MAX,
+    HostSpec,
+    LinkSpec,
+    NetworkSwitchSpec,
+    Topology,
+)
 from fabric.units import parse_duration, parse_rate, parse_ratio
 
 NODES_MAX = 10_000
 FILE_MAX = 4 << 20
 _TOP = ("name", "seed", "defaults", "hosts", "network-switches", "links")
+_HOST = ("ip", "applications", "sockets", "sockets-per-process")
 _SETTINGS = ("latency", "jitter", "loss", "rate", "queue")
 _FIRST_ADDRESS = int(ipaddress.IPv4Address("10.77.0.1"))
 
@@ -89,6 +98,12 @@ def _integer(text: str) -> int:
     return int(text)
 
 
+def _quota(most: int, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text.strip()) or not 1 <= int(text) <= most:
+        raise ValueError(f"{text!r} is not a whole number from 1 to {most}")
+    return int(text)
+
+
 def _names(check: Checker, entry: Any, key: str, known: tuple[str, ...]) -> dict[str, tuple[yaml.Node, dict[str, Any]]]:
     found: dict[str, tuple[yaml.Node, dict[str, Any]]] = {}
     for name, (node, value) in check.mapping(entry[1] if entry else None, key, None).items():
@@ -105,7 +120,7 @@ def _names(check: Checker, entry: Any, key: str, known: tuple[str, ...]) -> dict
 def _hosts(check: Checker, entry: Any, applications: ApplicationChecker) -> dict[str, HostSpec]:
     hosts: dict[str, HostSpec] = {}
     taken: dict[str, str] = {}
-    for number, (name, (node, keys)) in enumerate(_names(check, entry, "hosts", ("ip", "applications")).items()):
+    for number, (name, (node, keys)) in enumerate(_names(check, entry, "hosts", _HOST).items()):
         ip = str(ipaddress.IPv4Address(_FIRST_ADDRESS + number))
         if "ip" in keys:
             node = keys["ip"][1]
@@ -114,7 +129,11 @@ def _hosts(check: Checker, entry: Any, applications: ApplicationChecker) -> dict
             check.error(node, f"hosts.{name}.ip", f"{ip} is the address of {taken[ip]!r} already")
         taken[ip] = name
         programs = applications.read(name, keys["applications"][1]) if "applications" in keys else ()
-        hosts[name] = HostSpec(name, ip, programs)
+        quotas = [
+            check.value(keys[key][1], f"hosts.{name}.{key}", partial(_quota, most)) if key in keys else None
+            for key, most in (("sockets", SOCKETS_MAX), ("sockets-per-process", SOCKETS_PER_PROCESS_MAX))
+        ]
+        hosts[name] = HostSpec(name, ip, programs, *quotas)
     if not hosts:
         check.error(entry[0] if entry else None, "hosts", "missing: a topology has at least one host")
     return hosts

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from itertools import islice
 from typing import Any
 
 import trio
@@ -10,10 +11,14 @@ import trio
 from fabric.assembly import ip_bytes, mac_of
 from fabric.units import SECOND, Instant
 from nodes.agent.applications import ApplicationServer
+from nodes.agent.limits import limits_for, open_files
 from nodes.control.server import Operation
 from nodes.daemon import NodeConfig, NodeDaemon, parse_arguments
 from provider.san_provider.config import ProxyConfig
 from provider.stack import HostConfig, HostStack
+
+SHOWN_MAX = 256
+"""Sockets, and processes, in one answer of ``ps``, which has a bound; the rest is counted."""
 
 
 def ack_timeout_code(round_trip: int) -> int:
@@ -30,7 +35,9 @@ def main() -> int:
     async def run() -> None:
         daemon = NodeDaemon(config)
         plan, node = daemon.plan, config.node
-        ip = config.topology.hosts[node].ip
+        spec = config.topology.hosts[node]
+        limits = limits_for(open_files(), spec.sockets, spec.sockets_per_process)
+        ip = spec.ip
         stack = HostStack(
             HostConfig(
                 name=node,
@@ -41,6 +48,7 @@ def main() -> int:
                 seed=int.from_bytes(os.urandom(8), "big"),
                 node_key=os.urandom(32),
                 default_mode=config.mode,
+                quotas=limits.quotas,
                 proxy=ProxyConfig(ack_timeout=ack_timeout_code(plan.max_round_trip())),
             ),
             lambda event, **members: daemon.journal.record(time.monotonic_ns(), node, event, **members),
@@ -52,7 +60,9 @@ def main() -> int:
 
         driver = daemon.build(stack, on_event)
         path = config.directory / f"{node}.agent"
-        applications = ApplicationServer(stack, driver, daemon.journal, node, path, time.monotonic_ns)
+        applications = ApplicationServer(stack, driver, daemon.journal, node, path, time.monotonic_ns, limits)
+
+        daemon.more_statistics = lambda: {"applications": applications.statistics()}
 
         async def serve(nursery: trio.Nursery) -> None:
             await nursery.start(applications.serve)
@@ -68,7 +78,7 @@ def describe(config: NodeConfig, stack: HostStack) -> dict[str, Any]:
     """What ``sanloom ps`` shows of a host."""
     core = stack.core
     sockets = []
-    for socket in core.sockets.values():
+    for socket in islice(core.sockets.values(), SHOWN_MAX):
         controlling = core.controlling(socket)
         sockets.append(
             {
@@ -81,9 +91,10 @@ def describe(config: NodeConfig, stack: HostStack) -> dict[str, Any]:
                 "epoch": core.registry.epoch(socket.number),
             }
         )
-    processes = [{"pid": p.process.pid, "name": p.name} for p in core.processes.values()]
-    ip = stack.config.ip
-    return {"kind": "host", "node": config.node, "ip": ip, "processes": processes, "sockets": sockets}
+    processes = [{"pid": p.process.pid, "name": p.name} for p in islice(core.processes.values(), SHOWN_MAX)]
+    not_shown = len(core.sockets) - len(sockets) + len(core.processes) - len(processes)
+    shown = {"kind": "host", "node": config.node, "ip": stack.config.ip, "processes": processes, "sockets": sockets}
+    return shown | ({"not_shown": not_shown} if not_shown else {})
 
 
 if __name__ == "__main__":

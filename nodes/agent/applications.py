@@ -4,15 +4,12 @@ One :class:`ApplicationServer` per agent. It turns requests into commands on the
 into bytes, descriptors and replies. The operations are listed in ``docs/ipc.md``.
 """
 
-import array
-import contextlib
+import dataclasses
 import os
-import socket
-import stat
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import trio
 
@@ -20,22 +17,22 @@ from fabric.ids import ProcessInstance, SocketHandle
 from fabric.journal import Journal
 from fabric.units import Instant
 from nodes.agent.channels import Channels
-from nodes.agent.description import describe, invisible
-from nodes.agent.fault_actions import Dropped, FaultActions, Reply
+from nodes.agent.description import describe
+from nodes.agent.fault_actions import FaultActions, Reply
+from nodes.agent.limits import Limits
+from nodes.agent.reception import Operation, Reception
+from nodes.agent.relatives import RelativesService
 from provider import ipc
 from provider.errors import WsaErrno, WsaError
 from provider.handoff.fault_points import STEPS
 from provider.handoff.registry import TICKETS_MAX
 from provider.handoff.tickets import ticket_number
-from provider.process_identity import NoSuchProcess, Peer, identify, open_process
+from provider.process_identity import NoSuchProcess, Peer, open_process
 from provider.sockets_switch import events
 from provider.sockets_switch.shared_socket import Descriptor
 from provider.stack import HostStack
 
 T = TypeVar("T")
-CONNECTIONS_MAX = 1024
-CONNECTIONS_PER_PROCESS = 256
-REFUSAL_SECONDS = 2.0
 DUPLICATE_TIMEOUT = 15.0
 """Seconds; the switch gives up on a peer earlier (its suspend deadline)."""
 
@@ -49,26 +46,32 @@ class Driver(Protocol):
 class ApplicationServer:
     """See the module text."""
 
+    _GIVING: ClassVar[tuple[str, ...]] = ("WSPSocket", "WSPAccept", "reattach", "take")
+    """Operations whose answer carries a descriptor."""
+
     def __init__(
-        self, stack: HostStack, driver: Driver, journal: Journal, node: str, path: Path, clock: Callable[[], Instant]
+        self,
+        stack: HostStack,
+        driver: Driver,
+        journal: Journal,
+        node: str,
+        path: Path,
+        clock: Callable[[], Instant],
+        limits: Limits,
     ) -> None:
         self._stack = stack
         self._half = stack.half
         self._driver = driver
         self._journal = journal
         self._node = node
-        self._path = path
         self._clock = clock
+        self._limits = limits
         self.channels = Channels(stack, driver)
-        self._watched: dict[ProcessInstance, int] = {}
-        self.faults = FaultActions(stack.core.faults, self._watched)
-        self._connections: dict[ProcessInstance, int] = {}
+        self._relatives = RelativesService(stack, driver, self.channels, clock)
         self._going_back: dict[int, None] = {}
         """Numbers of tickets that lead back to a former owner: redeeming one is step 14, not 8."""
         self._duplicates: dict[int, tuple[trio.Event, list[events.SwitchEvent]]] = {}
-        self.refused = 0
-        """Connections and packets that were turned away."""
-        self._operations: dict[str, Callable[[Peer, dict[str, Any]], Awaitable[Reply] | Reply]] = {
+        operations: dict[str, Operation] = {
             "attach": self._attach,
             "WSPSocket": self._socket,
             "WSPBind": self._bind,
@@ -85,106 +88,51 @@ class ApplicationServer:
             "status": self._status,
             "reattach": self._reattach,
             "detach": self._detach,
+            "inherit": self._relatives.inherit,
+            "take": self._relatives.take,
             "mark": self._mark,
         }
+        self._reception = Reception(
+            path, limits, operations, self._GIVING, self._on_end, self._relatives.connection_ended, self._is_needed
+        )
+        self.faults = FaultActions(stack.core.faults, self._reception.pidfd_of)
 
     # ------------------------------------------------------------------ serving
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen until cancelled; the socket file is removed at the end."""
-        listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Serve until cancelled."""
         try:
-            await listener.bind(str(self._path))
-            self._path.chmod(stat.S_IRUSR | stat.S_IWUSR)
-            listener.listen(128)
             async with trio.open_nursery() as nursery:
                 self.channels.nursery = nursery
-                task_status.started()
-                while True:
-                    connection, _ = await listener.accept()
-                    nursery.start_soon(self._serve_connection, connection)
+                await self._reception.serve(nursery, task_status)
         finally:
-            listener.close()
-            self._path.unlink(missing_ok=True)
             self.channels.close_all()
-            for pidfd in self._watched.values():
-                os.close(pidfd)
 
-    async def _serve_connection(self, connection: trio.socket.SocketType) -> None:
-        with connection:
-            try:
-                peer = identify(connection)  # type: ignore[arg-type]
-            except NoSuchProcess as error:
-                self.refused += 1
-                with contextlib.suppress(OSError), trio.move_on_after(REFUSAL_SECONDS):
-                    await connection.recv(ipc.PACKET_MAX)  # closing over an unread request would reset our answer
-                    await connection.send(ipc.encode({"id": 0, "error": invisible(error)}))
-                return
-            count = self._connections.get(peer.process, 0)
-            allowed = peer.uid in (0, os.getuid()) and count < CONNECTIONS_PER_PROCESS
-            if not allowed or sum(self._connections.values()) >= CONNECTIONS_MAX:
-                self.refused += 1
-                os.close(peer.pidfd)
-                return
-            self._connections[peer.process] = count + 1
-            self._watch_process(peer.process, peer.pidfd)
-            try:
-                await self._serve_requests(peer, connection)
-            finally:
-                self._connections[peer.process] -= 1
-                if not self._connections[peer.process]:
-                    del self._connections[peer.process]
+    def statistics(self) -> dict[str, Any]:
+        """Counters, for leak checks."""
+        stack = self._stack.statistics()
+        return {
+            "processes": stack.processes,
+            "sockets": stack.sockets,
+            "lingering": len(self._half.core.lingering),
+            "descriptors": stack.descriptors,
+            "endpoints": stack.endpoints,
+            "parked": stack.parked,
+            **self._reception.statistics(),
+            **self.channels.statistics(),
+            "hand_overs_awaited": len(self._duplicates),
+            "limits": dataclasses.asdict(self._limits),
+        }
 
-    async def _serve_requests(self, peer: Peer, connection: trio.socket.SocketType) -> None:
-        while True:
-            try:
-                packet = await connection.recv(ipc.PACKET_MAX + 1)
-            except OSError:
-                return
-            if not packet:
-                return
-            try:
-                request = ipc.decode(packet)
-                number = ipc.member(request, "id", int)
-                operation = self._operations.get(ipc.member(request, "op", str))
-                if operation is None:
-                    raise ipc.BadPacket("unknown operation")
-            except ipc.BadPacket:
-                self.refused += 1
-                return
-            descriptors: list[int] = []
-            try:
-                answer = operation(peer, request)
-                result, descriptors = await answer if isinstance(answer, Awaitable) else answer
-                reply: dict[str, Any] = {"id": number, "result": result}
-            except WsaError as error:
-                reply = {"id": number, "error": {"wsa": int(error.wsa), "text": error.text}}
-            except Dropped:
-                continue
-            except ipc.BadPacket as error:
-                self.refused += 1
-                reply = {"id": number, "error": {"wsa": int(WsaErrno.WSAEINVAL), "text": str(error)}}
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-            try:
-                await connection.sendmsg([ipc.encode(reply)], rights)
-            except OSError:
-                return
-
-    def _watch_process(self, process: ProcessInstance, pidfd: int) -> None:
-        """Be told of its end; the pidfd is ours from here on."""
-        if process in self._watched:
-            os.close(pidfd)
-        else:
-            self._watched[process] = pidfd
-            self.channels.nursery.start_soon(self._watch, process, pidfd)
-
-    async def _watch(self, process: ProcessInstance, pidfd: int) -> None:
+    def _on_end(self, process: ProcessInstance) -> None:
         """Release what the process held as soon as it has ended."""
-        await trio.lowlevel.wait_readable(pidfd)
-        self._watched.pop(process, None)
-        os.close(pidfd)
-        self._driver.command(lambda now: self._half.detach(process, now))
+        self._command(lambda now: self._half.detach(process, now))
         self.channels.tell_change()
+        self._relatives.on_process_exit()
+
+    def _is_needed(self, process: ProcessInstance) -> bool:
+        """Whether its end matters to somebody."""
+        return process in self._half.core.processes or self._half.core.registry.expects(process)
 
     # ------------------------------------------------------------ events of the stack
 
@@ -203,7 +151,7 @@ class ApplicationServer:
     def _attach(self, peer: Peer, request: dict[str, Any]) -> Reply:
         if ipc.member(request, "version", int) != ipc.VERSION:
             raise WsaError(WsaErrno.WSAVERNOTSUPPORTED, f"this agent speaks version {ipc.VERSION}")
-        name = ipc.member(request, "name", str, "")[:64]
+        name = "".join(c if c.isprintable() else "?" for c in ipc.member(request, "name", str, "")[:64])
         config = self._stack.config
         self._driver.command(lambda now: self._half.attach(peer.process, name, now))
         return {
@@ -218,16 +166,22 @@ class ApplicationServer:
         if "info" in request:
             info = ipc.from_text(request["info"])
             step = 14 if ticket_number(info) in self._going_back else 8
-            return self.faults.carry_out(f"handoff.san.{step}", peer.process, partial(self._redeem, peer, info, step))
+            return self._step(step, peer, partial(self._redeem, peer, info, step))
         family, kind = ipc.member(request, "af", int), ipc.member(request, "type", int)
         protocol = ipc.member(request, "protocol", int, 0)
-        descriptor = self._command(lambda now: self._half.socket(peer.process, family, kind, protocol, now))
-        return {"s": descriptor.s}, [self.channels.create(descriptor.s)]
+        with self.channels.new_pair() as pair:
+            descriptor = self._command(lambda now: self._half.socket(peer.process, family, kind, protocol, now))
+            return {"s": descriptor.s}, [self.channels.create(descriptor.s, pair)]
 
-    async def _redeem(self, peer: Peer, info: bytes, step: int) -> Reply:
+    def _step(self, step: int, peer: Peer, act: Callable[[], Awaitable[Reply] | Reply]) -> Awaitable[Reply] | Reply:
+        """A step of the SAN scenario that is a call to us, with the faults that are planned for it."""
+        return self.faults.carry_out(f"handoff.san.{step}", peer.process, act) if self.faults.armed else act()
+
+    def _redeem(self, peer: Peer, info: bytes, step: int) -> Reply:
         self._record(f"handoff.san.{step}.before", peer, {})
-        descriptor = self._command(lambda now: self._half.redeem(peer.process, info, now))
-        fd = self.channels.create(descriptor.s)
+        with self.channels.new_pair() as pair:
+            descriptor = self._command(lambda now: self._half.redeem(peer.process, info, now))
+            fd = self.channels.create(descriptor.s, pair)
         self.channels.offer(descriptor.s)
         self._going_back.pop(ticket_number(info), None)
         self._record(f"handoff.san.{step}.after", peer, {})
@@ -249,8 +203,9 @@ class ApplicationServer:
 
     def _accept(self, peer: Peer, request: dict[str, Any]) -> Reply:
         s = self._s(request)
-        descriptor = self._command(lambda now: self._half.accept(peer.process, s, now))
-        fd = self.channels.create(descriptor.s)
+        with self.channels.new_pair() as pair:
+            descriptor = self._command(lambda now: self._half.accept(peer.process, s, now))
+            fd = self.channels.create(descriptor.s, pair)
         self.channels.open(descriptor.s)
         return {**self._describe(descriptor), "s": descriptor.s}, [fd]
 
@@ -279,24 +234,21 @@ class ApplicationServer:
         self.channels.discard(s)
         return {}, []
 
-    def _duplicate(self, peer: Peer, request: dict[str, Any]) -> Awaitable[Reply]:
+    def _duplicate(self, peer: Peer, request: dict[str, Any]) -> Awaitable[Reply] | Reply:
         step = 10 if ipc.member(request, "back", bool, False) else 5
-        return self.faults.carry_out(
-            f"handoff.san.{step}", peer.process, partial(self._duplicate_now, peer, request, step)
-        )
+        return self._step(step, peer, partial(self._duplicate_now, peer, request, step))
 
-    async def _duplicate_now(self, peer: Peer, request: dict[str, Any], step: int) -> Reply:
-        s, pid = self._s(request), ipc.member(request, "pid", int)
+    def _duplicate_now(self, peer: Peer, request: dict[str, Any], step: int) -> Awaitable[Reply]:
+        s, pid, mode = self._s(request), ipc.member(request, "pid", int), ipc.member(request, "mode", str, None)
+        self._half.core.descriptor(peer.process, s)  # WSAENOTSOCK comes first
         if self.channels.is_detached(s):
             raise WsaError(WsaErrno.WSAEINVAL, "a descriptor that was detached cannot be handed over")
-        mode = ipc.member(request, "mode", str, None)
         try:
             target, pidfd = open_process(pid)
         except NoSuchProcess as error:
-            self._half.core.descriptor(peer.process, s)  # WSAENOTSOCK comes first
             raise WsaError(WsaErrno.WSAEINVAL, str(error)) from None
-        self._watch_process(target, pidfd)  # its death before the commit gives the socket back at once
-        self._record(f"handoff.san.{step}.before", peer, {"target": pid})
+        except OSError as error:
+            raise WsaError(WsaErrno.WSAENOBUFS, f"the agent has no descriptor left ({error.strerror})") from None
         waiting: tuple[trio.Event, list[events.SwitchEvent]] = (trio.Event(), [])
 
         def begin(now: Instant) -> int:
@@ -304,7 +256,25 @@ class ApplicationServer:
             self._duplicates[operation] = waiting
             return operation
 
-        operation = self._command(begin)
+        try:
+            self._reception.require_room(target)
+            self._record(f"handoff.san.{step}.before", peer, {"target": pid})
+            operation = self._command(begin)
+        except WsaError:
+            os.close(pidfd)
+            raise
+        self._reception.watch(target, pidfd)  # its death before the commit gives the socket back at once
+        return self._outcome(peer, operation, waiting, step, pid)
+
+    async def _outcome(
+        self,
+        peer: Peer,
+        operation: int,
+        waiting: tuple[trio.Event, list[events.SwitchEvent]],
+        step: int,
+        pid: int,
+    ) -> Reply:
+        """What became of a hand-over."""
         try:
             with trio.move_on_after(DUPLICATE_TIMEOUT):
                 await waiting[0].wait()

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 
 PAIR_LIMIT = 1 << 22
 """More than a pair can hold in one direction (its send buffer is a few hundred KiB)."""
+ACCEPTED_AT_LEAST = 1 << 20
+"""What a process may have written and we not read is at least this, whatever its send buffer usually is."""
 _READ_AT_ONCE = 1 << 18
 _SMALLEST_BUFFER = 4608
 
@@ -37,6 +39,8 @@ class Revoked:
     """Given to the process, not read by it."""
     finished: bool
     """The process had shut its sending direction down itself."""
+    overflow: bool = False
+    """The process made its send buffer larger and wrote more than we keep; ``accepted`` is only a part of it."""
 
 
 class DataChannel:
@@ -50,11 +54,14 @@ class DataChannel:
         self.agent_end, self.process_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.agent_end.setblocking(False)
         self.process_end.setblocking(False)
+        self.agent_end.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # else a byte of MSG_OOB makes us spin
         self.closed = False
+        """No byte moves any more."""
         self.detached = False
         """The process's end is the process's alone; it can no longer be revoked."""
         self._end_shown = False
         self._usual_buffer = self.process_end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
+        self._accepted_max = max(ACCEPTED_AT_LEAST, 8 * self._usual_buffer)
         self._fill()
 
     def fileno(self) -> int:
@@ -94,6 +101,13 @@ class DataChannel:
         except ConnectionResetError:
             return b""
 
+    def under_way(self) -> tuple[int, int]:
+        """Bytes that wait at the process's end and at ours."""
+        counts = array.array("i", [0, 0])
+        fcntl.ioctl(self.process_end, termios.FIONREAD, memoryview(counts)[:1])
+        fcntl.ioctl(self.agent_end, termios.FIONREAD, memoryview(counts)[1:])
+        return counts[0], counts[1]
+
     def show_end(self) -> None:
         """The peer sends no more: the process reads the end of file after what was given."""
         if not self._end_shown:
@@ -109,21 +123,29 @@ class DataChannel:
     def revoke(self) -> Revoked:
         """Cut the process off; see the module text. The channel is closed afterwards."""
         finished = self._process_has_finished()
-        if self.detached:
-            accepted = self._read_all_but_reset()
-            self.close()
-            return Revoked(accepted, b"", finished)
-        with contextlib.suppress(OSError):
-            self.process_end.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # nobody writes from here on, and what was written stays readable
+            self.agent_end.shutdown(socket.SHUT_RD)
         accepted = self._read_all_but_reset()
+        overflow = len(accepted) > self._accepted_max
+        if self.detached:
+            self.close()
+            return Revoked(accepted, b"", finished, overflow)
         unread = b""
         with contextlib.suppress(BlockingIOError, ConnectionResetError):
             unread = self.process_end.recv(PAIR_LIMIT, socket.MSG_DONTWAIT)
         self.close()
-        return Revoked(accepted, unread, finished)
+        return Revoked(accepted, unread, finished, overflow)
 
     def reset(self) -> None:
-        """The connection is gone: the process gets ECONNRESET after what was already given."""
+        """The connection is gone: the process gets ECONNRESET after what was already given.
+
+        A detached end reads the end of file instead, and stays with us until the process closes it.
+        """
+        if self.detached:
+            self.closed = True
+            with contextlib.suppress(OSError):
+                self.agent_end.shutdown(socket.SHUT_RDWR)
+            return
         with contextlib.suppress(OSError):
             self.process_end.send(b"\0", socket.MSG_DONTWAIT)  # unread data in our end makes its closing a reset
         self.close()
@@ -142,8 +164,7 @@ class DataChannel:
 
     def _drain_agent_end(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while self.agent_end.recv(_READ_AT_ONCE):
-                pass
+            self.agent_end.recv(PAIR_LIMIT)  # once: a process that writes all the time must not keep us here
 
     def _process_has_finished(self) -> bool:
         """Whether the process itself closed its sending direction, asked before we do it in its place."""
@@ -155,14 +176,19 @@ class DataChannel:
         """Everything up to the end; the last byte is left in the kernel so that closing resets the stale descriptor."""
         parts = []
         waiting = array.array("i", [0])
-        while True:
+        size = 0
+        while size <= self._accepted_max:
             fcntl.ioctl(self.agent_end, termios.FIONREAD, waiting)
             if waiting[0] <= 1:
                 break
-            part = self.agent_end.recv(waiting[0] - 1)
+            try:
+                part = self.agent_end.recv(min(waiting[0] - 1, _READ_AT_ONCE))
+            except (BlockingIOError, ConnectionResetError):
+                break
             if not part:
                 break
             parts.append(part)
+            size += len(part)
         if waiting[0] == 1:
             with contextlib.suppress(BlockingIOError):
                 parts.append(self.agent_end.recv(1, socket.MSG_PEEK))

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from provider.errors import WsaErrno
-from provider.process_identity import NoSuchProcess
 from provider.sockets_switch.agent_half import AgentHalf
 from provider.sockets_switch.shared_socket import Descriptor, SocketPhase
 
@@ -17,7 +15,8 @@ def describe(half: AgentHalf, descriptor: Descriptor, *, returned: bool) -> dict
     elif half.is_in_transfer(socket):
         control = "transfer"
     else:
-        control = "yours" if controlling is descriptor else "other"
+        relative = descriptor.is_relative(controlling)
+        control = "yours" if controlling is descriptor else "relative" if relative else "other"
     return {
         "state": socket.phase.value,
         "local": socket.local,
@@ -28,11 +27,3 @@ def describe(half: AgentHalf, descriptor: Descriptor, *, returned: bool) -> dict
         "returned": returned,
         "epoch": half.core.registry.epoch(socket.number),
     }
-
-
-def invisible(error: NoSuchProcess) -> dict[str, Any]:
-    """What a process is told that the kernel cannot name to us: it runs in another pid namespace, or has ended."""
-    text = (
-        f"the agent cannot see your process ({error}); in containers, share the pid namespace of the host's container"
-    )
-    return {"wsa": int(WsaErrno.WSAENETDOWN), "text": text}

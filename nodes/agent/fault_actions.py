@@ -10,7 +10,7 @@ The plan comes over the node's control socket::
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import trio
@@ -32,12 +32,17 @@ class Dropped(Exception):
 
 
 class FaultActions:
-    """``pidfds``: of every process that the agent watches."""
+    """``pidfd_of``: of every process that the agent watches."""
 
-    def __init__(self, points: FaultPoints, pidfds: Mapping[ProcessInstance, int]) -> None:
+    def __init__(self, points: FaultPoints, pidfd_of: Callable[[ProcessInstance], int | None]) -> None:
         self._points = points
-        self._pidfds = pidfds
+        self._pidfd_of = pidfd_of
         points.act = self._act
+
+    @property
+    def armed(self) -> bool:
+        """Whether faults are still to come."""
+        return self._points.armed
 
     def operation(self, request: dict[str, Any]) -> dict[str, Any]:
         """The control operation; UsageError for a plan that is none."""
@@ -59,7 +64,9 @@ class FaultActions:
                 copies = 2
         return copies
 
-    async def carry_out(self, point: str, process: ProcessInstance, act: Callable[[], Awaitable[Reply]]) -> Reply:
+    async def carry_out(
+        self, point: str, process: ProcessInstance, act: Callable[[], Awaitable[Reply] | Reply]
+    ) -> Reply:
         """A step that is a call to the agent. Dropped if the request or its reply gets lost.
 
         A request that comes twice is carried out twice; the second time is answered to nobody.
@@ -67,10 +74,10 @@ class FaultActions:
         copies = await self.reach(f"{point}.before", process)
         if not copies:
             raise Dropped
-        result, descriptors = await act()
+        result, descriptors = await _finished(act())
         if copies > 1:
             with contextlib.suppress(WsaError):
-                close_all((await act())[1])
+                close_all((await _finished(act()))[1])
         if not await self.reach(f"{point}.after", process):
             close_all(descriptors)
             raise Dropped
@@ -80,11 +87,15 @@ class FaultActions:
         number = _SIGNALS[fault.action]
         if process is None:
             os.kill(os.getpid(), number)
-        elif (pidfd := self._pidfds.get(process)) is not None:
+        elif (pidfd := self._pidfd_of(process)) is not None:
             try:
                 signal.pidfd_send_signal(pidfd, number)
             except ProcessLookupError:
                 pass  # it has ended by itself
+
+
+async def _finished(outcome: Awaitable[Reply] | Reply) -> Reply:
+    return await outcome if isinstance(outcome, Awaitable) else outcome
 
 
 def close_all(descriptors: Iterable[int]) -> None:

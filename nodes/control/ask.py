@@ -15,6 +15,7 @@ from typing import Any
 
 from fabric.errors import SanloomError, UsageError
 from nodes.control import client
+from provider import ipc
 
 CHUNK = 1 << 18
 
@@ -44,8 +45,7 @@ def _members(arguments: list[str]) -> dict[str, Any]:
 
 def _capture(path: Path, links: list[str]) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
-        control.settimeout(client.TIMEOUT_SECONDS)
-        control.connect(str(path))
+        ipc.connect(control, str(path), client.TIMEOUT_SECONDS)
         control.send(json.dumps({"id": 1, "op": "capture", "links": links or None}).encode())
         answer, descriptors, _, _ = socket.recv_fds(control, CHUNK, 1)
         if not descriptors:

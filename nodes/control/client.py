@@ -7,6 +7,7 @@ from typing import Any
 
 from fabric.errors import EnvironmentLacks, SanloomError
 from nodes.control.server import ANSWER_MAX
+from provider import ipc
 
 TIMEOUT_SECONDS = 5.0
 
@@ -15,8 +16,7 @@ def ask(path: Path, operation: str, **members: Any) -> dict[str, Any]:
     """The node's result. EnvironmentLacks if nobody answers in TIMEOUT_SECONDS, SanloomError with the node's words."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
-            control.settimeout(TIMEOUT_SECONDS)
-            control.connect(str(path))
+            ipc.connect(control, str(path), TIMEOUT_SECONDS)
             control.send(json.dumps({"id": 1, "op": operation, **members}).encode())
             packet = control.recv(ANSWER_MAX)
     except OSError as error:

@@ -3,7 +3,7 @@ once.
 
 The agent knows a process by the kernel's credentials, so all connections of a process are one to it. A connection
 that is interrupted in the middle of a request is thrown away; the next request opens another. After fork the child
-has none.
+has connections of its own.
 """
 
 import array
@@ -40,8 +40,7 @@ class AgentConnection:
         self._socket = _Stdlib(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._number = 0
         try:
-            self._socket.settimeout(REQUEST_TIMEOUT)
-            self._socket.connect(path)
+            ipc.connect(self._socket, path, REQUEST_TIMEOUT)
             self.host, _ = self.call("attach", version=ipc.VERSION, name=_process_name())
         except OSError as error:
             self._socket.close()
@@ -81,6 +80,7 @@ class Agent:
         self.path = path
         self._idle: list[AgentConnection] = []
         self._lock = threading.Lock()
+        self._lease: AgentConnection | None = None
         self.host = self._borrow(keep=True).host
 
     def call(self, operation: str, **members: Any) -> dict[str, Any]:
@@ -117,10 +117,20 @@ class Agent:
 
     def forget(self) -> None:
         """After fork: these connections are the parent's."""
-        for connection in self._idle:
+        for connection in (*self._idle, *([self._lease] if self._lease else [])):
             connection.close()
+        self._lease = None
         self._idle = []
         self._lock = threading.Lock()
+
+    def inherit(self, descriptors: list[int]) -> dict[int, int]:
+        """A child process asks for numbers of its own for what its parent has; parent's number -> ours.
+
+        The connection stays open as long as this program runs in this process: the agent takes its end for exec.
+        """
+        self._lease = self._borrow()
+        result, _ = self._lease.call("inherit", descriptors=descriptors)
+        return {int(old): int(new) for old, new in result["descriptors"]}
 
     def _borrow(self, keep: bool = False) -> AgentConnection:
         with self._lock:
@@ -141,7 +151,11 @@ _agents: dict[str, Agent] = {}
 
 def agent() -> Agent:
     """This process's agent, attached at first use (WSPStartupEx)."""
-    path = agent_path()
+    return agent_at(agent_path())
+
+
+def agent_at(path: str) -> Agent:
+    """The agent that listens there."""
     found = _agents.get(path)
     if found is None:
         found = _agents[path] = Agent(path)

@@ -25,6 +25,9 @@ class AnySocket(_StdlibSocket):
     def wait_for_return(self, timeout: float = 6.0) -> None:
         """Control of a socket of the operating system never goes away."""
 
+    def take_control(self) -> None:
+        """Nothing: the kernel shares its sockets over fork."""
+
     if TYPE_CHECKING:
 
         def accept(self) -> tuple["AnySocket", Any]: ...

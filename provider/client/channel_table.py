@@ -32,6 +32,10 @@ class ChannelEntry:
         self.pid = os.getpid()
         self.connected = False
         """Known to have been connected; until then the agent is asked before bytes move."""
+        self.watching = False
+        """The descriptor leads to the channel of a relative (over fork) that controls the socket: it can be waited on;
+        before bytes move, control has to be taken.
+        """
         self.bound_to = ""
         """The loopback address that was asked for in ``bind``."""
         self.named = False
@@ -78,14 +82,24 @@ class ChannelEntry:
             if len(_detached) > DETACHED_MAX:
                 _detached.popleft().forget()
 
-    def replace(self, fd: int) -> None:
-        """Control has come back with a fresh channel: put it under the numbers that all members have."""
+    def replace(self, fd: int, watching: bool = False) -> None:
+        """Control has come with a fresh channel, or, ``watching``, a relative's is to be waited on: put it under the
+        numbers that all members have.
+        """
+        self.watching = watching
         self.forget()
         self._cookie = _cookie(fd)
         _entries[self._cookie] = self
         for member in self.members:
             if member.fileno() != -1:
                 os.dup2(fd, member.fileno(), inheritable=False)
+                if not watching:
+                    member.settimeout(member.gettimeout())  # whether calls block is a property of the open file
+
+
+def entries_of(pid: int) -> list[ChannelEntry]:
+    """All that a process, this one or its parent before fork, had and a child can inherit."""
+    return [entry for entry in _entries.values() if entry.pid == pid and not entry.detached]
 
 
 _entries: dict[bytes, ChannelEntry] = {}

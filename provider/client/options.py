@@ -2,8 +2,12 @@
 
 import socket as stdlib
 import struct
+from collections.abc import Callable
+from typing import Any
 
 from provider import constants as c
+from provider.client.channel_table import ChannelEntry
+from provider.errors import WsaErrno, WsaError
 
 TO_WINSOCK: dict[tuple[int, int], tuple[int, int]] = {
     (stdlib.SOL_SOCKET, stdlib.SO_DEBUG): (c.SOL_SOCKET, c.SO_DEBUG),
@@ -32,3 +36,37 @@ def linger_number(value: bytes | bytearray) -> int:
     on, seconds = _LINGER.unpack(value)
     seconds = min(max(int(seconds), 0), 0xFFFF)
     return bool(on) << 16 | seconds
+
+
+class WithOptions:
+    """A part of ``SanSocket``: its options."""
+
+    _entry: ChannelEntry
+    _call: Callable[..., dict[str, Any]]
+    _call_controlled: Callable[..., dict[str, Any]]
+
+    def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
+        """As the original; SO_ERROR is a POSIX error number. WSAENOPROTOOPT for an option that the SAN does not
+        have.
+        """
+        known = TO_WINSOCK.get((level, optname))
+        if known is None:
+            raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {optname} of level {level}")
+        value = int(self._call("WSPGetSockOpt", level=known[0], name=known[1])["value"])
+        if optname == stdlib.SO_ERROR and level == stdlib.SOL_SOCKET and value:
+            value = WsaError(WsaErrno(value), "").errno or value
+        if (level, optname) == LINGER:
+            return struct.pack("ii", value >> 16 & 1, value & 0xFFFF)
+        return value.to_bytes(4, "little", signed=True)[:buflen] if buflen else value
+
+    def setsockopt(self, level: int, optname: int, value: Any, optlen: int = 0) -> None:
+        """As the original. WSAENOPROTOOPT for an option that the SAN does not have."""
+        known, given = TO_WINSOCK.get((level, optname)), value
+        if isinstance(value, bytes | bytearray):
+            value = (
+                linger_number(value) if (level, optname) == LINGER else int.from_bytes(value[:4], "little", signed=True)
+            )
+        if known is None or not isinstance(value, int):
+            raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {optname} of level {level}")
+        self._call_controlled("WSPSetSockOpt", level=known[0], name=known[1], value=int(value))
+        self._entry.options[level, optname] = given

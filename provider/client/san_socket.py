@@ -12,7 +12,6 @@ import operator
 import os
 import select
 import socket as stdlib
-import struct
 import time
 import weakref
 from collections.abc import Callable
@@ -23,8 +22,9 @@ from provider import ipc
 from provider.client.addresses import ANY, is_loopback, is_on_san, resolve
 from provider.client.agent_connection import Agent, agent
 from provider.client.channel_table import ChannelEntry, find_entry
+from provider.client.inheritance import Inheritable
 from provider.client.leaving import Leaver
-from provider.client.options import LINGER, TO_WINSOCK, linger_number
+from provider.client.options import WithOptions
 from provider.client.sharing import Shareable
 from provider.client.urgent import UrgentData
 from provider.errors import WsaErrno, WsaError
@@ -34,7 +34,7 @@ Address = tuple[str, int]
 _UNUSABLE = (BrokenPipeError, ConnectionResetError)
 
 
-class SanSocket(Shareable, UrgentData, Leaver):
+class SanSocket(Shareable, Inheritable, UrgentData, WithOptions, Leaver):
     """See the module text; the interface is that of :class:`socket.socket`."""
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:  # noqa: A002
@@ -107,13 +107,13 @@ class SanSocket(Shareable, UrgentData, Leaver):
     def bind(self, address: Any) -> None:
         """As the original; the address is one of this host, by number or by the topology's name."""
         host, port = resolve(address, self._names)
-        self._call("WSPBind", address=[host, port])
+        self._call_controlled("WSPBind", address=[host, port])
         self._entry.named = True
         self._entry.bound_to = host if is_loopback(host) else ""
 
     def listen(self, backlog: int = 128) -> None:
         """As the original."""
-        self._call("WSPListen", backlog=max(0, int(backlog)))
+        self._call_controlled("WSPListen", backlog=max(0, int(backlog)))
 
     def connect(self, address: Any) -> None:
         """As the original, with the socket's timeout; non-blocking sockets raise BlockingIOError.
@@ -127,7 +127,7 @@ class SanSocket(Shareable, UrgentData, Leaver):
             self._leave_the_san()
             self.connect((host, port))
             return
-        self._call("WSPConnect", address=[host, port])
+        self._call_controlled("WSPConnect", address=[host, port])
         timeout = self.gettimeout()
         if timeout == 0:
             raise WsaError(WsaErrno.WSAEWOULDBLOCK, "the connection is being set up", in_progress=True)
@@ -175,7 +175,11 @@ class SanSocket(Shareable, UrgentData, Leaver):
             ended = False
         except _UNUSABLE:
             ended = True
-        return ended and self._explain("end")
+        if not ended or not self._explain("end"):
+            return False
+        if self._entry.watching:
+            self._take(reading=True)  # that is, the channel of the relative that has the listener now
+        return True
 
     def getsockname(self) -> Address:
         """As the original."""
@@ -188,32 +192,6 @@ class SanSocket(Shareable, UrgentData, Leaver):
         self._require_open()
         self._require_own()
         return self._entry.peer_name()
-
-    def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
-        """As the original; SO_ERROR is a POSIX error number. WSAENOPROTOOPT for an option that the SAN does not
-        have.
-        """
-        known = TO_WINSOCK.get((level, optname))
-        if known is None:
-            raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {optname} of level {level}")
-        value = int(self._call("WSPGetSockOpt", level=known[0], name=known[1])["value"])
-        if optname == stdlib.SO_ERROR and level == stdlib.SOL_SOCKET and value:
-            value = WsaError(WsaErrno(value), "").errno or value
-        if (level, optname) == LINGER:
-            return struct.pack("ii", value >> 16 & 1, value & 0xFFFF)
-        return value.to_bytes(4, "little", signed=True)[:buflen] if buflen else value
-
-    def setsockopt(self, level: int, optname: int, value: Any, optlen: int = 0) -> None:
-        """As the original. WSAENOPROTOOPT for an option that the SAN does not have."""
-        known, given = TO_WINSOCK.get((level, optname)), value
-        if isinstance(value, bytes | bytearray):
-            value = (
-                linger_number(value) if (level, optname) == LINGER else int.from_bytes(value[:4], "little", signed=True)
-            )
-        if known is None or not isinstance(value, int):
-            raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {optname} of level {level}")
-        self._call("WSPSetSockOpt", level=known[0], name=known[1], value=int(value))
-        self._entry.options[level, optname] = given
 
     # ----------------------------------------------------------------------- data
 
@@ -267,6 +245,8 @@ class SanSocket(Shareable, UrgentData, Leaver):
         status = self._call("status")
         if status["state"] != "connected":
             raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
+        if status["control"] == "relative":
+            self._take(reading=False)
         if how in (stdlib.SHUT_WR, stdlib.SHUT_RDWR):
             self._call("WSPShutdown")
         if how in (stdlib.SHUT_RD, stdlib.SHUT_RDWR):
@@ -323,6 +303,8 @@ class SanSocket(Shareable, UrgentData, Leaver):
         self._require_connection()
         while True:
             self._require_own()
+            if self._entry.watching:
+                self._await_turn()
             try:
                 result = operation()
             except _UNUSABLE:
@@ -338,6 +320,8 @@ class SanSocket(Shareable, UrgentData, Leaver):
         self._require_connection()
         while True:
             self._require_own()
+            if self._entry.watching:
+                self._take(reading=False)
             try:
                 return operation()
             except _UNUSABLE:
@@ -371,6 +355,9 @@ class SanSocket(Shareable, UrgentData, Leaver):
         if status["returned"]:
             self._fetch_control()
             return True
+        if status["control"] == "relative":
+            self._entry.watching = True
+            return True
         if status["control"] in ("transfer", "other"):
             holder = status["controller"]
             text = f"process {holder} controls the socket" if holder else "the socket is being handed over"
@@ -388,6 +375,7 @@ class SanSocket(Shareable, UrgentData, Leaver):
         self._require_open()
         self._require_own()
         _, descriptors = self._entry.agent.call_fds("reattach", s=self._entry.s, wait=wait)
+        self._entry.watching = False
         for fd in descriptors:
             self._entry.replace(fd)
             os.close(fd)

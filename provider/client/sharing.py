@@ -16,7 +16,7 @@ class Shareable:
     """A part of ``SanSocket``: ``share``, and ``makefile``, whose files may have read ahead."""
 
     _readers: "weakref.WeakSet[io.BufferedReader]"
-    _call: Callable[..., dict[str, Any]]
+    _call_controlled: Callable[..., dict[str, Any]]
     _fetch_control: Callable[..., None]
 
     def share(self, process_id: int, mode: str | None = None, *, back: bool = False) -> bytes:
@@ -32,7 +32,9 @@ class Shareable:
                     WsaErrno.WSAEINVAL, "a file object of this socket has read ahead; its bytes would be lost"
                 )
         members = {} if mode is None else {"mode": mode}
-        return ipc.from_text(self._call("WSPDuplicateSocket", pid=int(process_id), back=back, **members)["info"])
+        return ipc.from_text(
+            self._call_controlled("WSPDuplicateSocket", pid=int(process_id), back=back, **members)["info"]
+        )
 
     def wait_for_return(self, timeout: float = 6.0) -> None:
         """Wait until control is back at this socket: the other process has closed its descriptor, or has died before it

@@ -15,88 +15,47 @@ from.
 
 from collections import deque
 from dataclasses import dataclass
-from typing import NewType, TypeAlias
 
 from fabric.errors import IllegalTransition
-from fabric.ids import ProcessInstance, SocketDescriptor
+from fabric.ids import ProcessInstance
 from fabric.units import SECOND, Duration, Instant
 from provider.errors import WsaErrno, WsaError
+from provider.handoff.decisions import (
+    CLOSED,
+    ControlMoved,
+    ControlReturned,
+    Grant,
+    Holder,
+    LastReferenceClosed,
+    RegistryEvent,
+    RegistryStatistics,
+    SocketAborted,
+    TransferId,
+)
 from provider.handoff.tickets import NONCE_SIZE, is_genuine, seal, ticket_number
 from provider.handoff.transfer_state import TransferState, next_state
 from provider.protocol_info import WSAPROTOCOL_INFOW
 
-TransferId = NewType("TransferId", int)
+__all__ = [
+    "CLOSED",
+    "DEFAULT_LIFETIME",
+    "TICKETS_MAX",
+    "TICKETS_PER_PROCESS",
+    "ControlMoved",
+    "ControlReturned",
+    "Grant",
+    "HandoffRegistry",
+    "Holder",
+    "LastReferenceClosed",
+    "RegistryEvent",
+    "RegistryStatistics",
+    "SocketAborted",
+    "TransferId",
+]
+
 TICKETS_MAX = 1024
 TICKETS_PER_PROCESS = 256
 DEFAULT_LIFETIME: Duration = 5 * SECOND
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A descriptor of a process instance."""
-
-    process: ProcessInstance
-    descriptor: SocketDescriptor
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A ticket that was checked and may be committed."""
-
-    transfer: TransferId
-    socket_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class ControlMoved:
-    """A commit: ``to`` controls the socket."""
-
-    socket_id: int
-    to: Holder
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class ControlReturned:
-    """``to`` controls the socket again without having asked."""
-
-    socket_id: int
-    to: Holder
-    epoch: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class SocketAborted:
-    """Nobody can have the socket."""
-
-    socket_id: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class LastReferenceClosed:
-    """No descriptor and no ticket refers to the socket."""
-
-    socket_id: int
-
-
-RegistryEvent: TypeAlias = ControlMoved | ControlReturned | SocketAborted | LastReferenceClosed
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryStatistics:
-    """Exact counts, for leak checks."""
-
-    sockets: int
-    descriptors: int
-    tickets: int
-    commits: int
-    returns: int
-    aborts: int
-    refused: int
-    resuming: int
-    """Committed, but not yet reported as resumed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -149,6 +108,13 @@ class HandoffRegistry:
         assert holder not in self._by_holder, "a descriptor has one socket"
         socket = _Socket(socket_id, [holder], holder)
         self._sockets[socket_id] = socket
+        self._by_holder[holder] = socket
+
+    def join(self, socket_id: int, holder: Holder, now: Instant) -> None:
+        """One more descriptor of a socket, which does not control it: a child process has inherited it."""
+        assert holder not in self._by_holder, "a descriptor has one socket"
+        socket = self._sockets[socket_id]
+        socket.holders.append(holder)
         self._by_holder[holder] = socket
 
     def begin(
@@ -222,19 +188,19 @@ class HandoffRegistry:
             raise WsaError(WsaErrno.WSAEINVAL, "the ticket is no longer good")
         assert holder.process == transfer.target, "the grant was given to another process"
         assert holder not in self._by_holder, "a redeemed ticket makes a new descriptor"
-        transfer.state = next_state(transfer.state, "commit")
-        self._end(transfer)
-        self._resuming[transfer.number] = transfer
-        socket = transfer.socket
-        socket.holders.append(holder)
-        self._by_holder[holder] = socket
-        socket.controlling = holder
-        socket.epoch += 1
-        socket.came_from = transfer.source if transfer.source in socket.holders else None
-        socket.untouched = True
-        self._commits += 1
-        self._events.append(ControlMoved(socket.number, holder, socket.epoch))
-        return socket.epoch
+        transfer.socket.holders.append(holder)
+        self._by_holder[holder] = transfer.socket
+        self._commit(transfer, holder, "commit")
+        transfer.socket.came_from = transfer.source if transfer.source in transfer.socket.holders else None
+        return transfer.socket.epoch
+
+    def take(self, number: TransferId, holder: Holder, now: Instant) -> int:
+        """The commit of a transfer that needs no ticket, to a descriptor that the socket has already (``join``)."""
+        transfer = self._open_transfer(number, "taken")
+        assert holder in transfer.socket.holders, "only a relative of the source takes"
+        self._commit(transfer, holder, "taken")
+        transfer.socket.came_from = None
+        return transfer.socket.epoch
 
     def resumed(self, number: TransferId, now: Instant) -> None:
         """The stream runs under its new owner; nothing is left of the transfer. IllegalTransition before the commit."""
@@ -274,7 +240,7 @@ class HandoffRegistry:
             socket.controlling = None
             heir = socket.came_from or (socket.holders[-1] if socket.holders else None)
             if heir is not None:
-                self._move_back(socket, heir, "the controlling process closed its descriptor")
+                self._move_back(socket, heir, CLOSED)
         self._collect(socket)
 
     def process_exited(self, process: ProcessInstance, now: Instant) -> None:
@@ -283,15 +249,19 @@ class HandoffRegistry:
             if transfer.target == process:
                 self._give_back(transfer, "the target process ended")
 
-    def owner_died(self, holder: Holder, now: Instant) -> bool:
+    def owner_died(self, holder: Holder, now: Instant, relative: Holder | None = None) -> bool:
         """The controlling process died without closing; ask before ``close(holder)``.
 
-        True: RETURN, the source has the untouched socket again. False: it did not control, or ABORT: nobody controls
+        True: RETURN, the source has the untouched socket again, or ``relative``, a descriptor inherited over fork, has
+        it in whatever state. False: it did not control, or ABORT: nobody controls
         the socket from here on, and its other descriptors, if any, can only be closed.
         """
         socket = self._by_holder.get(holder)
         if socket is None or socket.controlling != holder or socket.transfer is not None:
             return False
+        if relative is not None:
+            self._move_back(socket, relative, "a process that shares the socket over fork died")
+            return True
         source = socket.came_from
         if socket.untouched and source is not None and source.process != holder.process:
             self._move_back(socket, source, "the target died before it used the socket")
@@ -325,6 +295,11 @@ class HandoffRegistry:
         socket = self._sockets.get(socket_id)
         return socket is not None and socket.transfer is None and socket.controlling == holder
 
+    def is_untouched(self, socket_id: int) -> bool:
+        """Whether the controlling process has moved no byte and set no option since the last commit, as far as told."""
+        socket = self._sockets.get(socket_id)
+        return socket is not None and socket.untouched
+
     def controlling(self, socket_id: int) -> Holder | None:
         """The descriptor that controls the socket; ``None`` in transfer and for unknown sockets."""
         socket = self._sockets.get(socket_id)
@@ -334,6 +309,10 @@ class HandoffRegistry:
         """How often control has moved."""
         socket = self._sockets.get(socket_id)
         return 0 if socket is None else socket.epoch
+
+    def expects(self, process: ProcessInstance) -> bool:
+        """Whether a socket is being handed to this process."""
+        return any(transfer.target == process for transfer in self._transfers.values())
 
     def statistics(self) -> RegistryStatistics:
         """A frozen snapshot."""
@@ -349,6 +328,17 @@ class HandoffRegistry:
         )
 
     # ------------------------------------------------------------------- private
+
+    def _commit(self, transfer: _Transfer, holder: Holder, event: str) -> None:
+        transfer.state = next_state(transfer.state, event)
+        self._end(transfer)
+        self._resuming[transfer.number] = transfer
+        socket = transfer.socket
+        socket.controlling = holder
+        socket.epoch += 1
+        socket.untouched = True
+        self._commits += 1
+        self._events.append(ControlMoved(socket.number, holder, socket.epoch))
 
     def _open_transfer(self, number: TransferId, event: str) -> _Transfer:
         transfer = self._transfers.get(number)

@@ -30,6 +30,7 @@ TRANSITIONS: dict[tuple[TransferState, str], TransferState] = {
     (TransferState.SUSPENDING, "drained"): TransferState.DRAINED,
     (TransferState.DRAINED, "ticket recorded"): TransferState.TICKETED,
     (TransferState.TICKETED, "commit"): TransferState.COMMITTED,
+    (TransferState.DRAINED, "taken"): TransferState.COMMITTED,  # by a relative, without a ticket
     (TransferState.COMMITTED, "resumed"): TransferState.DONE,
     **{(state, "return"): TransferState.RETURNED for state in _OPEN},
     **{(state, "abort"): TransferState.ABORTED for state in _OPEN},

@@ -151,7 +151,7 @@ class SocketMemory:
         """Drop what is cached of the memory that ``buffer`` lies in."""
         owner = memoryview(buffer).obj
         for key, known in list(self._cached.items()):
-            if known.region.view.obj is owner:
+            if memoryview(known.buffer).obj is owner:
                 del self._cached[key]
                 self._forget(known)
 

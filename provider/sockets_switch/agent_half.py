@@ -11,6 +11,8 @@ access:
   WSAEINVAL.
 """
 
+from functools import partial
+
 from fabric.ids import ProcessInstance, SocketHandle
 from fabric.units import Instant
 from provider import constants as c
@@ -20,21 +22,26 @@ from provider.protocol_info import GUID
 from provider.sockets_switch import events
 from provider.sockets_switch.connections import Connections
 from provider.sockets_switch.listeners import holder_of
+from provider.sockets_switch.moving_bytes import MovingBytes
 from provider.sockets_switch.options import DEFAULTS, READ_ONLY, apply_options
+from provider.sockets_switch.relatives import Relatives
 from provider.sockets_switch.shared_socket import AttachedProcess, Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
 from provider.sockets_switch.transfers import Transfers
 from provider.spi import Address
 
 
-class AgentHalf:
+class AgentHalf(MovingBytes):
     """See the module text."""
 
     def __init__(self, core: SwitchCore) -> None:
         self.core = core
         self._connections = Connections(core)
         self._transfers = Transfers(core, self._connections)
+        self.relatives = Relatives(core, self._transfers)
         self._exited: list[AttachedProcess] = []
+        self._deadlines: dict[int, Instant] = {}
+        """Of the sockets that wait for something, which are few; every change of a socket touches it."""
 
     # --------------------------------------------------------------- processes
 
@@ -58,12 +65,10 @@ class AgentHalf:
         attached.exited = True
         self._exited.append(attached)
         self.core.report("process.exited", pid=process.pid)
-        for descriptor in list(attached.descriptors.values()):
+        descriptors = list(attached.descriptors.values())
+        for descriptor in descriptors:
             descriptor.exited = True
-            if descriptor.has_channel:
-                self.core.emit(events.RevokeChannel(descriptor.s))
-            else:
-                self._exit_descriptor(descriptor, now)
+        self.core.spread((partial(self._release, descriptor) for descriptor in descriptors), now)
         self.core.registry.process_exited(process, now)
 
     # ----------------------------------------------------------------- commands
@@ -77,6 +82,7 @@ class AgentHalf:
             raise WsaError(WsaErrno.WSAESOCKTNOSUPPORT, f"socket type {kind}; the SAN carries SOCK_STREAM")
         if protocol not in (0, c.IPPROTO_TCP):
             raise WsaError(WsaErrno.WSAEPROTONOSUPPORT, f"protocol {protocol}")
+        self.core.require_room(attached)
         socket = self.core.new_socket()
         descriptor = self.core.new_descriptor(attached, socket)
         self.core.registry.open(socket.number, holder_of(descriptor), now)
@@ -92,7 +98,7 @@ class AgentHalf:
 
     def listen(self, process: ProcessInstance, s: SocketHandle, backlog: int, now: Instant) -> None:
         """WSPListen."""
-        self._connections.listeners.listen(self._controlled(process, s), backlog, now)
+        self._connections.listeners.listen(self._served(process, s), backlog, now)
 
     def connect(self, process: ProcessInstance, s: SocketHandle, name: Address, now: Instant) -> None:
         """WSPConnect; ``ChannelOpened`` or ``ConnectFailed`` follows."""
@@ -100,7 +106,7 @@ class AgentHalf:
 
     def accept(self, process: ProcessInstance, s: SocketHandle, now: Instant) -> Descriptor:
         """WSPAccept; WSAEWOULDBLOCK when no connection waits."""
-        return self._connections.listeners.accept(self._controlled(process, s), now)
+        return self._connections.listeners.accept(self._served(process, s), now)
 
     def require_control(self, process: ProcessInstance, s: SocketHandle) -> None:
         """WSAEINVAL unless the process's descriptor controls its socket now."""
@@ -148,7 +154,7 @@ class AgentHalf:
         self, process: ProcessInstance, s: SocketHandle, level: int, name: int, value: int, now: Instant
     ) -> None:
         """WSPSetSockOpt, by the controlling process; seen through every descriptor of the socket."""
-        socket = self._controlled(process, s).socket
+        socket = self._served(process, s).socket
         if (level, name) not in DEFAULTS or (level, name) in READ_ONLY:
             raise WsaError(WsaErrno.WSAENOPROTOOPT, f"option {name:#x} of level {level:#x} cannot be set")
         if not -(2**31) <= value < 2**32:
@@ -160,85 +166,34 @@ class AgentHalf:
 
     # ---------------------------------------------------------- data, by the driver
 
-    def send_space(self, s: SocketHandle) -> int:
-        """Bytes that the session takes now from ``s``; 0 while it may not send."""
-        descriptor = self.core.descriptors.get(s)
-        if descriptor is None or not descriptor.has_channel or descriptor.socket.session is None:
-            return 0
-        return descriptor.socket.session.send_space
-
-    def send(self, s: SocketHandle, data: bytes, now: Instant) -> None:
-        """Bytes that the process wrote into its channel; the driver keeps to ``send_space``."""
-        socket = self.core.descriptors[s].socket
-        if socket.session is not None and not socket.ended:
-            socket.session.send(data, now, beyond_limit=True)
-            self.core.registry.used(socket.number)
-            self.core.touch(socket)
-
-    def send_urgent(self, process: ProcessInstance, s: SocketHandle, data: bytes, now: Instant) -> None:
-        """WSPSend with MSG_OOB: the last byte of ``data`` is urgent; the driver has sent what the process wrote before.
-
-        WSAENOTCONN; WSAESHUTDOWN; WSAEWOULDBLOCK while the session takes nothing.
-        """
-        socket = self._controlled(process, s).socket
-        if socket.session is None or socket.phase is not SocketPhase.CONNECTED:
-            raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
-        socket.session.send(b"", now)  # says why if nothing may be sent
-        if not socket.session.send_space:
-            raise WsaError(WsaErrno.WSAEWOULDBLOCK, "the send buffer is full")
-        socket.session.send_urgent(data, now)
-        self.core.registry.used(socket.number)
-        self.core.touch(socket)
-
-    def receive_urgent(self, process: ProcessInstance, s: SocketHandle, peek: bool, now: Instant) -> int:
-        """WSPRecv with MSG_OOB: the urgent byte; WSAEINVAL when there is none outside the stream."""
-        socket = self._controlled(process, s).socket
-        if socket.session is None:
-            raise WsaError(WsaErrno.WSAENOTCONN, "the socket is not connected")
-        found = socket.session.urgent.byte
-        if found is None:
-            raise WsaError(WsaErrno.WSAEINVAL, "there is no urgent data")
-        if not peek:
-            socket.session.urgent.byte = None
-            self.core.registry.used(socket.number)
-        return found
-
-    def peek(self, s: SocketHandle, limit: int) -> bytes:
-        """Up to ``limit`` bytes that wait for the process."""
-        descriptor = self.core.descriptors.get(s)
-        if descriptor is None or not descriptor.has_channel or descriptor.socket.session is None:
-            return b""
-        return descriptor.socket.session.peek(limit)
-
-    def consume(self, s: SocketHandle, count: int, now: Instant) -> None:
-        """The first ``count`` bytes are in the process's channel now."""
-        descriptor = self.core.descriptors[s]
-        socket = descriptor.socket
-        assert socket.session is not None
-        socket.session.consume(count, now)
-        descriptor.given += count
-        self.core.touch(socket)
-
-    def peer_finished(self, s: SocketHandle) -> bool:
-        """Whether the peer sends no more and every byte has been consumed."""
-        session = self.core.descriptors[s].socket.session
-        return session is not None and session.peer_finished and not session.unread
-
-    def channel_revoked(self, s: SocketHandle, accepted: bytes, unread: bytes, finished: bool, now: Instant) -> None:
+    def channel_revoked(
+        self,
+        s: SocketHandle,
+        accepted: bytes,
+        unread: bytes,
+        finished: bool,
+        now: Instant,
+        *,
+        overflow: bool = False,
+    ) -> None:
         """The answer to ``RevokeChannel``.
 
         ``accepted``: what the process wrote and we had not read; ``unread``: what it had not read, in stream order;
-        ``finished``: it had shut its sending direction down itself.
+        ``finished``: it had shut its sending direction down itself; ``overflow``: it tampered with its channel and
+        wrote more than a driver keeps, so that the stream cannot go on.
         """
         core = self.core
         descriptor = core.descriptors.get(s)
         if descriptor is None:
             return
         descriptor.has_channel = False
+        given, descriptor.given = descriptor.given, 0
         socket = descriptor.socket
         session = socket.session
-        if accepted or len(unread) < descriptor.given:
+        if accepted or len(unread) < given:
             core.registry.used(socket.number)
+        if overflow:
+            self._connections.abort(socket, WsaErrno.WSAECONNABORTED, now)
         if session is not None and not socket.ended:
             if accepted:
                 session.send(accepted, now, beyond_limit=True)
@@ -254,6 +209,10 @@ class AgentHalf:
         else:
             self._transfers.on_revoked(descriptor, now)
 
+    def claimed(self, s: SocketHandle) -> None:
+        """The process has fetched the channel of a socket that control came back to."""
+        self.core.descriptors[s].closed_before = False
+
     def is_in_transfer(self, socket: SharedSocket) -> bool:
         """Whether no process may use the socket now because it is being handed over."""
         return self._transfers.in_transfer(socket)
@@ -268,7 +227,9 @@ class AgentHalf:
                 self._connections.on_signal(core.signalled.popleft(), now)
             elif core.dirty:
                 number = next(iter(core.dirty))
-                self._settle_socket(core.dirty.pop(number), now)
+                socket = core.dirty.pop(number)
+                self._settle_socket(socket, now)
+                self._note_deadline(socket)
             elif (event := core.registry.poll_event()) is not None:
                 self._on_registry_event(event, now)
             else:
@@ -280,26 +241,23 @@ class AgentHalf:
         """Overdue deadlines of tickets, suspensions, sessions and lingering closes."""
         core = self.core
         core.registry.handle_timeout(now)
+        core.go_on_spreading(now)
         self._transfers.handle_timeout(now)
-        for socket in list(core.sockets.values()):
-            session = socket.session
-            if session is None:
+        for number in [number for number, deadline in self._deadlines.items() if now >= deadline]:
+            socket = core.sockets.get(number)
+            if socket is None or socket.session is None:
+                del self._deadlines[number]
                 continue
-            deadline = session.poll_timeout()
+            deadline = socket.session.poll_timeout()
             if deadline is not None and now >= deadline:
-                session.handle_timeout(now)
-                core.touch(socket)
-            if socket.linger_until is not None and now >= socket.linger_until:
-                core.touch(socket)
+                socket.session.handle_timeout(now)
+            core.touch(socket)
 
     def poll_timeout(self) -> Instant | None:
         """The earliest of all those deadlines."""
-        deadlines = [
-            self.core.registry.poll_timeout(),
-            self._transfers.poll_timeout(),
-            self._connections.poll_timeout(),
-        ]
-        deadlines += [s.session.poll_timeout() for s in self.core.sockets.values() if s.session is not None]
+        core = self.core
+        deadlines = [core.registry.poll_timeout(), self._transfers.poll_timeout(), core.spreads_at]
+        deadlines += self._deadlines.values()
         return min((d for d in deadlines if d is not None), default=None)
 
     # -------------------------------------------------------------------- private
@@ -310,6 +268,14 @@ class AgentHalf:
         if not self.core.registry.may_use(descriptor.socket.number, holder_of(descriptor)):
             raise WsaError(WsaErrno.WSAEINVAL, self._who_controls(descriptor.socket))
         return descriptor
+
+    def _served(self, process: ProcessInstance, s: SocketHandle) -> Descriptor:
+        """The same, or a descriptor of a listener whose relative controls it: they serve it side by side."""
+        descriptor = self.core.descriptor(process, s)
+        listening = descriptor.socket.phase is SocketPhase.LISTENING
+        if listening and descriptor.is_relative(self.core.controlling(descriptor.socket)):
+            return descriptor
+        return self._controlled(process, s)
 
     def _who_controls(self, socket: SharedSocket) -> str:
         controlling = self.core.controlling(socket)
@@ -336,12 +302,23 @@ class AgentHalf:
         self._transfers.on_settled(socket, now)
         self._connections.settle_end(socket, now)
 
+    def _note_deadline(self, socket: SharedSocket) -> None:
+        session = socket.session
+        wanted = [socket.linger_until, None if session is None else session.poll_timeout()]
+        known = [deadline for deadline in wanted if deadline is not None]
+        if known and session is not None and socket.number in self.core.sockets:
+            self._deadlines[socket.number] = min(known)
+        else:
+            self._deadlines.pop(socket.number, None)
+
     def _on_registry_event(self, event: object, now: Instant) -> None:
         core = self.core
         if isinstance(event, handoff.ControlReturned):
             socket = core.sockets.get(event.socket_id)
             if socket is not None:
                 descriptor = core.descriptors.get(SocketHandle(int(event.to.descriptor)))
+                if descriptor is not None:
+                    descriptor.closed_before = event.reason is handoff.CLOSED
                 self._transfers.on_control_returned(socket, descriptor, event.epoch, now)
         elif isinstance(event, handoff.SocketAborted):
             socket = core.sockets.get(event.socket_id)
@@ -364,16 +341,29 @@ class AgentHalf:
         if last:
             self._connections.close_last(socket, unread, now)
 
+    def _release(self, descriptor: Descriptor, now: Instant) -> None:
+        """One of the descriptors of a process that has ended."""
+        if self.core.descriptors.get(descriptor.s) is not descriptor or descriptor.closing:
+            return
+        if descriptor.has_channel:
+            self.core.emit(events.RevokeChannel(descriptor.s))
+        else:
+            self._exit_descriptor(descriptor, now)
+
     def _exit_descriptor(self, descriptor: Descriptor, now: Instant) -> None:
         """A dead process's descriptor; the registry has decided or will decide what becomes of the socket."""
         core, socket = self.core, descriptor.socket
+        core.emit(events.DescriptorGone(descriptor.s))
         if socket.phase is SocketPhase.LISTENING:
             self._finish_close(descriptor, False, now)
             return
         holder = holder_of(descriptor)
         controlled = core.registry.may_use(socket.number, holder)
-        returned = controlled and core.registry.owner_died(holder, now)
-        if controlled and not returned and socket.session is not None and not socket.session.is_closed:
+        relative = self.relatives.heir(descriptor)
+        heir = None if relative is None else holder_of(relative)
+        died_in_use = controlled and not descriptor.closed_before
+        returned = died_in_use and core.registry.owner_died(holder, now, heir)
+        if died_in_use and not returned and socket.session is not None and not socket.session.is_closed:
             self._connections.abort(socket, WsaErrno.WSAECONNRESET, now)
         self._finish_close(descriptor, False, now)
 

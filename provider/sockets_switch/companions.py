@@ -25,6 +25,9 @@ def move_companion(core: SwitchCore, socket: SharedSocket, to: AttachedProcess, 
     table, san = pump.table, pump.san
     template = table.WSPDuplicateSocket(san, to.process, now)
     pump.detach()
+    for descriptor in socket.descriptors:
+        if descriptor.san == san and descriptor.owner.table is table:
+            descriptor.san = None
     table.WSPCloseSocket(san, now)
     try:
         with core.creating(socket):

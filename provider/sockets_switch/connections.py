@@ -8,6 +8,8 @@ are finished the side that initiated the connection sends DREQ; the other waits 
 never read turn a close into an abort, as with TCP (RFC 1122 4.2.2.13).
 """
 
+import re
+
 from fabric.ids import SocketDescriptor
 from fabric.units import Instant
 from provider import constants as c
@@ -37,6 +39,8 @@ from provider.spi import Address, NetworkEvent, ProcTable
 
 EPHEMERAL_FIRST, EPHEMERAL_LAST = 49_152, 65_535
 _PEER_POINTS: dict[type, str] = {PeerSuspended: "handoff.peer.suspended", PeerResumed: "handoff.peer.resumed"}
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
 
 
 class Connections:
@@ -71,6 +75,8 @@ class Connections:
     def connect(self, descriptor: Descriptor, name: Address, now: Instant) -> None:
         """Begin to connect; ``ChannelOpened`` or ``ConnectFailed`` tells the outcome."""
         core, socket = self._core, descriptor.socket
+        if not _IPV4.fullmatch(name[0]):
+            raise WsaError(WsaErrno.WSAEADDRNOTAVAIL, "the name is no IPv4 address")
         if socket.phase is SocketPhase.CONNECTING:
             raise WsaError(WsaErrno.WSAEALREADY, "a connect is under way")
         if socket.phase is SocketPhase.CONNECTED:
@@ -220,6 +226,11 @@ class Connections:
             session.abort(now)
             self._core.touch(socket)
 
+    def cut(self, socket: SharedSocket, error: WsaErrno, now: Instant) -> None:
+        """End the connection without a word of the session's: the peer hears its DREQ, and takes it for a reset."""
+        self.lose(socket, error, now)
+        self._release(socket, now)
+
     # ---------------------------------------------------------------------- end
 
     def close_last(self, socket: SharedSocket, unread: bool, now: Instant) -> None:
@@ -230,13 +241,15 @@ class Connections:
             return
         self.free_port(socket)
         if socket.session is None:
-            core.sockets.pop(socket.number, None)
+            core.forget(socket)
             return
         failed = socket.phase is SocketPhase.FAILED
         socket.phase = SocketPhase.CLOSING
-        socket.linger_until = now + core.config.close_linger
+        lingers = core.linger(socket, now)
         if socket.ended or failed or socket.pump is None:  # no pump: both sides had finished and the QP is gone
             self._release(socket, now)
+        elif not lingers:
+            self.cut(socket, WsaErrno.WSAECONNABORTED, now)
         elif unread or socket.session.unread or socket.options.get((c.SOL_SOCKET, c.SO_LINGER)) == ABORTIVE:
             self.abort(socket, WsaErrno.WSAECONNABORTED, now)
         else:
@@ -261,17 +274,13 @@ class Connections:
         if over or (socket.linger_until is not None and now >= socket.linger_until):
             self._release(socket, now)
 
-    def poll_timeout(self) -> Instant | None:
-        """When the earliest lingering close is given up."""
-        return min((s.linger_until for s in self._core.sockets.values() if s.linger_until is not None), default=None)
-
     def _release(self, socket: SharedSocket, now: Instant) -> None:
         """Close the companion socket; the shared socket goes when no descriptor is left."""
         core = self._core
         self._end_session(socket)
         socket.linger_until = None
         if not socket.descriptors:
-            core.sockets.pop(socket.number, None)
+            core.forget(socket)
 
     # ------------------------------------------------------------------ private
 

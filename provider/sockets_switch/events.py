@@ -73,6 +73,13 @@ class RevokeChannel:
 
 
 @dataclass(frozen=True, slots=True)
+class DescriptorGone:
+    """``s`` was of a process that has ended; nothing will come for its channel any more."""
+
+    s: SocketHandle
+
+
+@dataclass(frozen=True, slots=True)
 class ControlReturned:
     """Control is back at ``s`` without the process's doing: give it a fresh channel when it asks."""
 
@@ -106,6 +113,7 @@ SwitchEvent: TypeAlias = (
     | PeerFinished
     | ChannelReset
     | RevokeChannel
+    | DescriptorGone
     | ControlReturned
     | DuplicateDone
     | DuplicateFailed

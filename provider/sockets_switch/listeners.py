@@ -7,6 +7,8 @@ to the target's provider as in a hand-over, but within one instant, since no app
 ticket is redeemed the source's provider goes on accepting, also when the source has closed its descriptor or is dead.
 """
 
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fabric.units import Instant
@@ -106,7 +108,9 @@ class Listeners:
     def _move_waiting(self, child: SharedSocket, owner: AttachedProcess, now: Instant) -> None:
         """A connection that nobody has accepted: its provider's socket moves as in a hand-over, within one instant."""
         core, waiting, pump = self._core, child.descriptors[0], child.pump
-        waiting.owner = owner
+        source, waiting.owner = waiting.owner, owner
+        source.waiting -= 1
+        owner.waiting += 1
         if waiting.san is None or pump is None or not pump.attached:
             return
         if child.ended or pump.lost is not None:
@@ -129,8 +133,11 @@ class Listeners:
             raise WsaError(WsaErrno.WSAEINVAL, "the socket is not listening")
         while listener.queue:
             socket = listener.queue[0]
-            accepted = core.new_descriptor(descriptor.owner, socket)
+            if socket.descriptors[0].owner is not descriptor.owner:
+                self._move_waiting(socket, descriptor.owner, now)  # a relative of the listener's owner is quicker
             listener.queue.popleft()
+            self._leave_queue(socket)  # its room is the new descriptor's: accepting never meets a quota
+            accepted = core.new_descriptor(descriptor.owner, socket)
             accepted.san = socket.descriptors[0].san
             core.drop_descriptor(socket.descriptors[0])
             core.registry.open(socket.number, holder_of(accepted), now)
@@ -140,6 +147,9 @@ class Listeners:
             core.touch(socket)
             return accepted
         raise WsaError(WsaErrno.WSAEWOULDBLOCK, "no connection waits")
+
+    def _leave_queue(self, child: SharedSocket) -> None:
+        child.descriptors[0].owner.waiting -= 1
 
     def _accept_requests(self, listener: SharedSocket, now: Instant) -> None:
         core = self._core
@@ -151,6 +161,10 @@ class Listeners:
         def condition(caller: CallerId) -> ConditionDecision:
             rejected = ConditionDecision(ConditionResult.CF_REJECT)
             if len(listener.queue) >= listener.backlog or listener.local is None:
+                return rejected
+            try:
+                core.require_room(owner)
+            except WsaError:
                 return rejected
             session = Session(Role.ACCEPTOR, core.config.session, (core.config.ip, listener.local[1]), caller.caller)
             session.posted(core.config.session.receive_buffers)
@@ -166,7 +180,7 @@ class Listeners:
                 with core.creating(child):
                     san, _caller = owner.table.WSPAccept(listening, condition, now)
             except WsaError as error:
-                core.sockets.pop(child.number, None)
+                core.forget(child)
                 if error.wsa is WsaErrno.WSAEWOULDBLOCK:
                     return
                 core.report("accept.rejected", socket=listener.number, error=error.name)
@@ -179,7 +193,8 @@ class Listeners:
             child.local, child.remote = session.local, session.remote
             waiting = core.new_descriptor(owner, child)  # the queue's own, until the application accepts
             waiting.san = san
-            waiting.owner.descriptors.pop(waiting.s)
+            owner.descriptors.pop(waiting.s)
+            owner.waiting += 1
             listener.queue.append(child)
             child.pump.attach(owner, san, now)
             child.pump.post(core.config.session.receive_buffers, now)
@@ -192,15 +207,19 @@ class Listeners:
         """A listener ends: connections that nobody accepted are reset."""
         self._end_listening(socket, now)
         self._connections.free_port(socket)
-        while socket.queue:
-            child = socket.queue.popleft()
-            waiting = child.descriptors[0]
-            self._core.drop_descriptor(waiting)
-            child.phase = SocketPhase.CLOSING
-            child.linger_until = now + self._core.config.close_linger
+        waiting, socket.queue = socket.queue, deque()
+        self._core.forget(socket)
+        self._core.spread((partial(self._reset_waiting, child) for child in waiting), now)
+
+    def _reset_waiting(self, child: SharedSocket, now: Instant) -> None:
+        self._leave_queue(child)
+        self._core.drop_descriptor(child.descriptors[0])
+        child.phase = SocketPhase.CLOSING
+        if self._core.linger(child, now):
             self._connections.abort(child, WsaErrno.WSAECONNRESET, now)
-            self._core.touch(child)
-        self._core.sockets.pop(socket.number, None)
+        else:
+            self._connections.cut(child, WsaErrno.WSAECONNRESET, now)
+        self._core.touch(child)
 
     def on_signal(self, socket: SharedSocket, now: Instant) -> None:
         """SetEvent by the provider of a listener."""

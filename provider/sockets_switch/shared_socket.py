@@ -69,6 +69,8 @@ class AttachedProcess:
     log: CallLog
     name: str = ""
     descriptors: dict[SocketHandle, "Descriptor"] = field(default_factory=dict)
+    waiting: int = 0
+    """Connections that wait at its listeners; they count as its sockets."""
     exited: bool = False
     """The process is gone; its provider instance stays until what it had accepted is delivered."""
 
@@ -90,3 +92,13 @@ class Descriptor:
     """WSPCloseSocket has begun; its channel is being accounted for."""
     exited: bool = False
     """The process is gone; its channel is being accounted for."""
+    closed_before: bool = False
+    """Control fell to it because the process that had it closed its descriptor, and its own process has not asked for
+    it yet: if it never does, the connection ends as that one left it, gracefully."""
+    family: int = 0
+    """Descriptors of one socket that share this number, not zero, are relatives: one was inherited from the other over
+    fork, and either may take control from the other."""
+
+    def is_relative(self, other: "Descriptor | None") -> bool:
+        """Whether control may go from ``other`` to this one at any use."""
+        return other is not None and other is not self and self.family != 0 and other.family == self.family

@@ -5,7 +5,7 @@ hand-overs in ``transfers``, and :class:`provider.sockets_switch.agent_half.Agen
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fabric.ids import CatalogEntryId, ProcessInstance, SocketHandle
@@ -21,6 +21,7 @@ from provider.san_provider.proxy_driver import ProxyDriver
 from provider.san_provider.service_provider import VERSION_2_2, SanServiceProvider
 from provider.session.session import Session, SessionConfig
 from provider.sockets_switch.events import SwitchEvent
+from provider.sockets_switch.quotas import Quotas
 from provider.sockets_switch.routing import Routing
 from provider.sockets_switch.shared_socket import AttachedProcess, Descriptor, SharedSocket
 from provider.spi import CallLog, Overlapped, UpcallTable, proc_table
@@ -28,8 +29,9 @@ from provider.spi import CallLog, Overlapped, UpcallTable, proc_table
 Report = Callable[..., None]
 """report(event, **members): a journal record, without time and node, which the caller knows."""
 
-DESCRIPTORS_PER_PROCESS = 4096
-HANDLES_MAX = 65_536
+_QUOTAS = Quotas()
+AT_ONCE = 8
+"""Connections that one input ends at once, at a millisecond each or two; see :meth:`SwitchCore.spread`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class SwitchConfig:
     close_linger: Duration = 30 * SECOND
     """How long a closed connection may take to deliver what was accepted and to hear the peer finish."""
     suspend_retry: Duration = 250 * MILLISECOND
+    quotas: Quotas = _QUOTAS
 
 
 class SwitchCore:
@@ -75,6 +78,10 @@ class SwitchCore:
         self.dirty: dict[int, SharedSocket] = {}
         """Sockets whose session may have something to say; flushed at the end of each input."""
         self.signalled: deque[SharedSocket] = deque()
+        self.lingering: dict[int, SharedSocket] = {}
+        """Sockets that no process has any more and that still deliver; each has ``linger_until``."""
+        self._spread: deque[Callable[[Instant], object]] = deque()
+        self._spread_at: Instant | None = None
         self._creating: SharedSocket | None = None
         self._next_handle = 0
         self._next_socket = 0
@@ -129,10 +136,16 @@ class SwitchCore:
         self.sockets[socket.number] = socket
         return socket
 
+    def require_room(self, owner: AttachedProcess) -> None:
+        """WSAEMFILE or WSAENOBUFS if one more socket of ``owner`` would be beyond the quotas."""
+        quotas = self.config.quotas
+        if len(owner.descriptors) + owner.waiting >= quotas.sockets_per_process:
+            raise WsaError(WsaErrno.WSAEMFILE, f"process {owner.process.pid} has {quotas.sockets_per_process} sockets")
+        if len(self.descriptors) >= quotas.sockets:
+            raise WsaError(WsaErrno.WSAENOBUFS, f"{quotas.sockets} sockets are in use on this host")
+
     def new_descriptor(self, owner: AttachedProcess, socket: SharedSocket) -> Descriptor:
-        """A descriptor of ``owner`` for ``socket``; WSAEMFILE beyond DESCRIPTORS_PER_PROCESS."""
-        if len(owner.descriptors) >= DESCRIPTORS_PER_PROCESS:
-            raise WsaError(WsaErrno.WSAEMFILE, f"process {owner.process.pid} has {DESCRIPTORS_PER_PROCESS} sockets")
+        """A descriptor of ``owner`` for ``socket``; the caller has asked for room."""
         descriptor = Descriptor(self._new_handle(), owner, socket)
         owner.descriptors[descriptor.s] = descriptor
         self.descriptors[descriptor.s] = descriptor
@@ -163,6 +176,41 @@ class SwitchCore:
         """Give an event to the driver."""
         self.events.append(event)
 
+    def linger(self, socket: SharedSocket, now: Instant) -> bool:
+        """No process has the socket any more; false if so many linger already that it has to go at once."""
+        if len(self.lingering) >= self.config.quotas.lingering:
+            return False
+        socket.linger_until = now + self.config.close_linger
+        self.lingering[socket.number] = socket
+        return True
+
+    def forget(self, socket: SharedSocket) -> None:
+        """Nothing is left of the socket."""
+        self.sockets.pop(socket.number, None)
+        self.lingering.pop(socket.number, None)
+
+    def spread(self, work: Iterable[Callable[[Instant], object]], now: Instant) -> None:
+        """Do what may be much, such as ending the thousand connections of a killed process: a little of it now and
+        every millisecond. A host that does nothing else for a second loses its other connections to timers.
+        """
+        self._spread.extend(work)
+        if self._spread_at is None:
+            self._spread_at = now
+            self.go_on_spreading(now)
+
+    def go_on_spreading(self, now: Instant) -> None:
+        """The next little of that, if it is due."""
+        if self._spread_at is None or now < self._spread_at:
+            return
+        for _ in range(min(AT_ONCE, len(self._spread))):
+            self._spread.popleft()(now)
+        self._spread_at = now + MILLISECOND if self._spread else None
+
+    @property
+    def spreads_at(self) -> Instant | None:
+        """When ``go_on_spreading`` is wanted."""
+        return self._spread_at
+
     def touch(self, socket: SharedSocket) -> None:
         """The socket's session may have something to say."""
         self.dirty[socket.number] = socket
@@ -170,8 +218,6 @@ class SwitchCore:
     # ---------------------------------------------------------------- upcalls
 
     def _new_handle(self) -> SocketHandle:
-        if len(self.descriptors) + len(self.companions) >= HANDLES_MAX:
-            raise WsaError(WsaErrno.WSAENOBUFS, f"{HANDLES_MAX} socket handles are in use on this host")
         self._next_handle += 1
         return SocketHandle(self._next_handle)
 

@@ -18,50 +18,21 @@ Every stage has a deadline. Whatever fails before the commit gives the socket ba
 channel; the registry says so with ``ControlReturned``.
 """
 
-from dataclasses import dataclass
-
 from fabric.ids import ProcessInstance
 from fabric.units import MILLISECOND, Instant
 from provider import constants as c
 from provider.catalog import SAN_ENTRY
 from provider.errors import WsaErrno, WsaError
-from provider.handoff import registry as handoff
 from provider.handoff.fault_points import Parties
-from provider.protocol_info import WSAPROTOCOL_INFOW
 from provider.session.session import Aborted, Remade, Suspended, SuspensionLost
 from provider.sockets_switch import events
 from provider.sockets_switch.companions import bring_home
 from provider.sockets_switch.connections import Connections
+from provider.sockets_switch.eligibility import STILL_OUT, require_peer
 from provider.sockets_switch.listeners import holder_of
 from provider.sockets_switch.shared_socket import Descriptor, SharedSocket, SocketPhase
 from provider.sockets_switch.switch_core import SwitchCore
-
-MODES = ("suspend", "local", "rehome")
-WAITING = ("remaking", "suspending", "draining")
-UNTICKETED = ("revoking", *WAITING)
-STILL_OUT = "the peer has not answered an earlier hand-over that was given up; try again"
-WITHOUT_PEER = (SocketPhase.CREATED, SocketPhase.BOUND, SocketPhase.LISTENING)
-"""Phases in which there is no stream and nobody to hold still: any mode does, and control is all that moves."""
-
-
-@dataclass(slots=True, eq=False)
-class Transfer:
-    """One hand-over under way."""
-
-    operation: int
-    socket: SharedSocket
-    source: Descriptor
-    target: ProcessInstance
-    number: handoff.TransferId
-    mode: str
-    epoch: int
-    """The epoch that the target will have."""
-    deadline: Instant
-    service_id: int = 0
-    """Mode ``rehome``: where the peer expects the new connection."""
-    stage: str = "revoking"
-    template: WSAPROTOCOL_INFOW | None = None
-    """What the provider's WSPDuplicateSocket gave; the ticket is made of it."""
+from provider.sockets_switch.transfer import MODES, UNTICKETED, WAITING, WITHOUT_PEER, Transfer
 
 
 class Transfers:
@@ -80,14 +51,24 @@ class Transfers:
 
         Raises one of the five documented errors when it cannot even begin; nothing has changed then.
         """
-        core, socket = self._core, descriptor.socket
+        socket = descriptor.socket
         if mode not in MODES:
             raise WsaError(WsaErrno.WSAEINVAL, f"unknown handoff mode {mode!r}; it is one of {', '.join(MODES)}")
         if socket.phase not in WITHOUT_PEER and socket.number not in self._by_socket:
-            _require_peer(socket, mode)
+            require_peer(socket, mode)
             assert socket.session is not None
             if mode == "suspend" and not socket.session.supports_suspension:
                 mode = "rehome"  # the standard's way, for a peer that knows no other
+        return self._begin(descriptor, target, mode, None, now)
+
+    def take(self, source: Descriptor, taker: Descriptor, now: Instant) -> None:
+        """``taker``, a relative, takes control from ``source``, which has it: done when its channel is revoked."""
+        self._begin(source, taker.owner.process, "local", taker, now)
+
+    def _begin(
+        self, descriptor: Descriptor, target: ProcessInstance, mode: str, taker: Descriptor | None, now: Instant
+    ) -> int:
+        core, socket = self._core, descriptor.socket
         number = core.registry.begin(
             socket.number,
             holder_of(descriptor),
@@ -106,6 +87,7 @@ class Transfers:
             mode,
             core.registry.epoch(socket.number) + 1,
             now + core.config.suspend_deadline,
+            taker=taker,
         )
         self._by_socket[socket.number] = transfer
         core.report(
@@ -126,6 +108,9 @@ class Transfers:
     def _go_on(self, transfer: Transfer, now: Instant) -> None:
         """The channel is accounted for: the peer is next, if there is one that must hold still."""
         core, session = self._core, transfer.socket.session
+        if transfer.taker is not None and (session is None or not session.is_remaking):
+            self._take(transfer, transfer.taker, now)
+            return
         if transfer.socket.phase in WITHOUT_PEER:
             self._issue_ticket(transfer, now)
             return
@@ -188,6 +173,25 @@ class Transfers:
         core.emit(events.DuplicateDone(transfer.operation, info.pack(), transfer.epoch))
         self._reach(transfer, "ticket.after")
 
+    def _take(self, transfer: Transfer, taker: Descriptor, now: Instant) -> None:
+        """The source's channel is revoked: provider and registry follow, within this instant."""
+        core, socket, source = self._core, transfer.socket, transfer.source
+        core.registry.drained(transfer.number, now)
+        try:
+            if socket.phase is SocketPhase.LISTENING:
+                self._connections.listeners.move(taker, now)
+            elif socket.pump is not None:
+                if socket.ended or socket.pump.lost is not None:
+                    raise WsaError(WsaErrno.WSAENETDOWN, "the peer is gone")
+                bring_home(core, taker, now)
+        except WsaError as error:
+            self._fail(transfer, error.wsa, str(error), now)
+            return
+        epoch = core.registry.take(transfer.number, holder_of(taker), now)
+        core.report("handoff.take", socket=socket.number, source=source.owner.process.pid, pid=taker.owner.process.pid)
+        self._resume(transfer, taker, epoch, now)
+        core.registry.resumed(transfer.number, now)
+
     # ------------------------------------------------------------- the target
 
     def redeem(self, process: ProcessInstance, info: bytes, now: Instant) -> Descriptor:
@@ -203,6 +207,7 @@ class Transfers:
         assert transfer is not None, "the registry granted a ticket that the switch does not know"
         assert transfer.template is not None
         socket = transfer.socket
+        core.require_room(attached)
         descriptor = core.new_descriptor(attached, socket)
         try:
             if socket.phase is SocketPhase.LISTENING:
@@ -324,18 +329,21 @@ class Transfers:
         if transfer is not None and transfer.stage in UNTICKETED:
             text = "the target process ended"
             core.emit(events.DuplicateFailed(transfer.operation, WsaErrno.WSAEINVAL, text))
-        if descriptor is None or descriptor.closing or descriptor.exited:
+        if descriptor is None or descriptor.closing:
             return
-        if socket.listening is not None and socket.listening[0] is not descriptor.owner:
+        exited = descriptor.exited  # it is about to be released, and then the socket must be as any other
+        if not exited and socket.listening is not None and socket.listening[0] is not descriptor.owner:
             self._take_listener_back(descriptor, now)
         if transfer is not None and socket.pump is not None:
             if not socket.pump.attached and transfer.template is not None and descriptor.san is not None:
                 descriptor.owner.provider.reclaim(descriptor.san, transfer.template, now)
             self._resume(transfer, descriptor, epoch, now)
-        self._bring_home(descriptor, now)
-        descriptor.has_channel = socket.session is not None and not socket.ended
+        if not exited:
+            self._bring_home(descriptor, now)
+        descriptor.has_channel = socket.session is not None and not socket.ended and not exited
         core.report("handoff.return", socket=socket.number, pid=descriptor.owner.process.pid, epoch=epoch)
-        core.emit(events.ControlReturned(descriptor.s))
+        if not exited:
+            core.emit(events.ControlReturned(descriptor.s))
         core.touch(socket)
 
     def on_aborted(self, socket: SharedSocket, now: Instant) -> None:
@@ -382,18 +390,3 @@ class Transfers:
     def in_transfer(self, socket: SharedSocket) -> bool:
         """Whether no process may use the socket now because it is being handed over."""
         return socket.number in self._by_socket
-
-
-def _require_peer(socket: SharedSocket, mode: str) -> None:
-    """The documented error unless the connection can be handed over now."""
-    if socket.ended and socket.phase is SocketPhase.FAILED:
-        raise WsaError(WsaErrno.WSAENETDOWN, "the peer is gone")
-    connected = socket.phase is SocketPhase.CONNECTED and socket.pump is not None and not socket.ended
-    if not connected or socket.session is None:
-        raise WsaError(WsaErrno.WSAEINVAL, f"a socket that is {socket.phase.value} cannot be handed over")
-    if mode != "local" and socket.session.is_suspension_given_up:
-        raise WsaError(WsaErrno.WSAENOBUFS, STILL_OUT)
-    if socket.session.is_suspended:
-        raise WsaError(WsaErrno.WSAENOBUFS, STILL_OUT)
-    if socket.session.is_peer_suspended:
-        raise WsaError(WsaErrno.WSAENOBUFS, "the peer is handing the connection over itself; try again")

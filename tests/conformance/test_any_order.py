@@ -11,7 +11,7 @@ import pytest
 from fabric.ids import ProcessInstance
 from fabric.units import MILLISECOND, SECOND
 from provider.errors import WsaError
-from provider.sockets_switch import events
+from provider.sockets_switch import events, switch_core
 from tests.support.handoff_run import build
 
 IPS = {"client": "10.77.0.1", "server": "10.77.0.2"}
@@ -31,6 +31,8 @@ WEIGHTS = {
     "wait": 14,
     "option": 1,
     "meet": 8,
+    "inherit": 4,
+    "take": 8,
 }
 
 
@@ -154,6 +156,15 @@ class Walk:
         for taker in [process] if self.rng.random() < 0.3 else list(self.processes[host]):
             self.keep(host, taker, self.call(host, lambda now, taker=taker: half.redeem(taker, bytes(info), now)))
 
+    def inherit(self, host, half, process, s):
+        child = self.rng.choice(self.processes[host])
+        self.keep(host, child, self.call(host, lambda now: half.relatives.inherit(process, s, child, now)))
+
+    def take(self, host, half, process, s):
+        self.call(host, lambda now: half.relatives.take(half.core.descriptor(process, s), now))
+        if s in half.core.descriptors and self.rng.random() < 0.7:
+            half.claimed(s)
+
     def die(self, host, half, process, _s):
         self.call(host, lambda now: half.detach(process, now))
         self.processes[host].remove(process)
@@ -177,8 +188,9 @@ class Walk:
         return {host: (stack.statistics(), stack.poll_timeout()) for host, stack in self.stacks.items()}
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_nothing_breaks_and_nothing_is_left(seed):
+@pytest.mark.parametrize(("seed", "at_once"), [*((seed, 8) for seed in range(40)), *((seed, 1) for seed in range(15))])
+def test_nothing_breaks_and_nothing_is_left(seed, at_once, monkeypatch):
+    monkeypatch.setattr(switch_core, "AT_ONCE", at_once)  # 1: what a dead process leaves takes its time to end
     walk = Walk(seed)
     for _ in range(150):
         walk.step()

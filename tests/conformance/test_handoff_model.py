@@ -164,6 +164,25 @@ class Handoffs(RuleBasedStateMachine):
             info = data.draw(st.sampled_from(self.tickets[-3:]))
             self.take(info, self.slots[slot])
 
+    @rule(data=st.data(), slot=SLOTS)
+    def inherit(self, data, slot):
+        """The process of the slot is a child that was forked just now."""
+        s = data.draw(st.sampled_from(sorted(self.channels)))
+        parent, child = self.channels[s].process, self.slots[slot]
+        made = self.command("server", lambda now: self.server.relatives.inherit(parent, s, child, now))
+        if made is not None:
+            self.channels[made.s] = Channel(child)
+            self.channels[made.s].is_open = False
+
+    @rule(data=st.data())
+    def take_from_a_relative(self, data):
+        s = data.draw(st.sampled_from(sorted(self.channels)))
+        process, core = self.channels[s].process, self.server.core
+        self.command("server", lambda now: self.server.relatives.take(core.descriptor(process, s), now))
+        descriptor = core.descriptors.get(s)
+        if descriptor is not None and descriptor.has_channel:
+            self.channels[s].is_open = True
+
     @rule(data=st.data())
     def close(self, data):
         s = self.pick(data)

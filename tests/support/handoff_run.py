@@ -15,8 +15,10 @@ from fabric.sim.world import World
 from fabric.topology.spec import HostSpec, LinkSpec, NetworkSwitchSpec, Topology
 from fabric.units import MILLISECOND, SECOND
 from provider.sockets_switch import events
+from provider.sockets_switch.quotas import Quotas
 from provider.stack import HostConfig, HostStack
 
+_QUOTAS = Quotas()
 SENDER, SOURCE, TARGET = ProcessInstance(10, 1), ProcessInstance(20, 1), ProcessInstance(21, 1)
 
 
@@ -45,7 +47,7 @@ def topology(loss: float, rate: int = 10**9) -> Topology:
     return Topology("pair", 1, hosts, {"s1": NetworkSwitchSpec("s1")}, links)
 
 
-def build(seed: int, loss: float, rate: int = 10**9) -> Run:
+def build(seed: int, loss: float, quotas: Quotas = _QUOTAS, rate: int = 10**9) -> Run:
     """Two host stacks in one world."""
     plan = Plan(topology(loss, rate))
     lines: list[str] = []
@@ -56,7 +58,14 @@ def build(seed: int, loss: float, rate: int = 10**9) -> Run:
     def make(name: str) -> HostStack:
         ip = plan.names()[name]
         config = HostConfig(
-            name, ip, mac_of(ip_bytes(ip)), plan.addresses(), plan.names(), seed, f"key of {name}".ljust(32).encode()
+            name,
+            ip,
+            mac_of(ip_bytes(ip)),
+            plan.addresses(),
+            plan.names(),
+            seed,
+            f"key of {name}".ljust(32).encode(),
+            quotas=quotas,
         )
         return HostStack(config, lambda event, **members: journal.record(run.world.now, name, event, **members))
 

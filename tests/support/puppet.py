@@ -55,10 +55,11 @@ class Puppet:
         )
         self.pid = self._process.pid
 
-    def start(self, code: str) -> None:
-        """Begin; ``result`` waits for the end."""
+    def start(self, code: str, **names: Any) -> None:
+        """Begin; ``result`` waits for the end. ``names`` are set first (anything with an exact repr)."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(code) + "\n")
+        given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+        self._process.stdin.write(json.dumps(given + code) + "\n")
         self._process.stdin.flush()
 
     def result(self, seconds: float = SECONDS) -> Any:
@@ -75,9 +76,8 @@ class Puppet:
         return base64.b64decode(answer["b64"]) if "b64" in answer else answer["value"]
 
     def run(self, code: str, seconds: float = SECONDS, **names: Any) -> Any:
-        """``start`` and ``result``; ``names`` are set first (anything with an exact repr)."""
-        given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
-        self.start(given + code)
+        """``start`` and ``result``."""
+        self.start(code, **names)
         return self.result(seconds)
 
     def kill(self) -> None:

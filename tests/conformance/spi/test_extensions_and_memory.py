@@ -1,5 +1,7 @@
 """Statements 18 to 22 and 67 to 74: WSPIoctl, extension functions, registered memory."""
 
+import mmap
+
 import pytest
 
 from fabric.wire.fast import parse
@@ -353,6 +355,22 @@ def test_074_the_callback_drops_what_is_cached(pair):
     assert client.register(s, views[0]) != handles[0]
     assert client.register(s, views[2]) == handles[2]
     assert error_of(lambda: callback("no buffer", 0)) == WsaErrno.WSAEFAULT
+
+
+def test_074_a_mapping_can_be_closed_after_the_callback(pair):
+    bench, client, s, server, accepted = pair
+    with mmap.mmap(-1, 4096) as mapping:
+        client.deregister(s, client.register(s, mapping))
+        client.unexpose(s, client.expose(s, mapping))
+        with pytest.raises(BufferError):
+            mapping.close()
+        client.extension("WSPMemoryRegistrationCacheCallback", s)(mapping, 0)
+    with mmap.mmap(-1, 4096) as mapping:
+        client.deregister(s, client.register(s, mapping))
+        callback = client.extension("WSPMemoryRegistrationCacheCallback", s)
+        server.table.WSPCloseSocket(accepted, bench.now)
+        bench.settle()
+        callback(mapping, 0)
 
 
 def test_074_the_cache_is_bounded_and_a_provider_without_the_callback_has_none():

@@ -1,5 +1,7 @@
 """RDMA WRITE and READ between two adapters: rules 2, 11 to 13, 17, 19 to 23, 29, 38 of wire.md 8."""
 
+import mmap
+
 import pytest
 
 from fabric.errors import SanloomError
@@ -218,6 +220,20 @@ def test_a_deregistered_region_is_refused_from_then_on(what):
     pair.run()
     assert pair.ended[1] == (2, CompletionStatus.REMOTE_ACCESS_ERROR)
     with pytest.raises(SanloomError, match="not registered"):
+        pair.b.adapter.deregister_memory(pair.remote)
+
+
+def test_a_mapping_can_be_closed_when_it_is_registered_no_more():
+    pair = RdmaPair()
+    with mmap.mmap(-1, 8192) as mapping:
+        pair.remote = pair.register(pair.b, pair.b_qpn, mapping)
+        pair.write(100, 0, 600)
+        pair.read(100, 1000, 600)
+        pair.run()
+        assert pair.all_good()
+        assert mapping[100:700] == pair.here[1000:1600] == pair.here[:600]
+        with pytest.raises(BufferError):
+            mapping.close()
         pair.b.adapter.deregister_memory(pair.remote)
 
 

@@ -1,4 +1,4 @@
-"""RDMA on a wire that loses, doubles and reorders: rules 7 to 9, 12, 13, 32, 33, 36, 39, 40 of wire.md 8."""
+"""RDMA on a wire that loses, doubles and reorders: rules 12, 13, 32, 33, 36, 40 of wire.md 8."""
 
 import random
 
@@ -12,10 +12,9 @@ from fabric.rc.qp_state import QpState
 from fabric.rc.work import CompletionStatus, ReadWorkRequest, ReceiveWorkRequest, WriteWorkRequest
 from fabric.rng import stream
 from fabric.units import MICROSECOND, MILLISECOND, SECOND
-from fabric.wire.fast import parse
 from fabric.wire.headers import Reth
 from tests.support.contract import check_engine
-from tests.support.rc_wire import A_IP, ACKNOWLEDGE, B_IP, FIRST, LAST, LATENCY, MACS, ONLY, RTS, builder
+from tests.support.rc_wire import A_IP, ACKNOWLEDGE, B_IP, LATENCY, MACS, RTS, builder
 from tests.support.rdma_pair import (
     EVERYTHING,
     READ,
@@ -25,12 +24,9 @@ from tests.support.rdma_pair import (
     READ_ONLY,
     WRITE_FIRST,
     WRITE_LAST,
-    WRITE_ONLY,
     RdmaPair,
     pattern,
 )
-
-FROM_A = builder()
 
 
 def lose(pair, by, *numbers):
@@ -80,8 +76,9 @@ def test_rule_12_an_acknowledgement_does_not_complete_a_read():
     pair.run()
     assert pair.all_good()
     assert pair.here[:600] == pattern(8192, 100)[:600]
-    assert [psn for psn, _, _ in pair.requests()] == [100, 100], "it went back at once, not for a timeout"
-    assert pair.wire.now - SECOND * 10 < MILLISECOND
+    assert [psn for psn, _, _ in pair.requests()] == [100, 100]
+    asked = [at for at, name, packet in pair.wire.log if name == "a" and packet.opcode == READ]
+    assert asked[1] - asked[0] < MILLISECOND, "it went back at once, not for a timeout"
 
 
 def test_rule_12_a_response_acknowledges_what_came_before_it():
@@ -115,113 +112,6 @@ def test_rules_32_and_33_an_unanswered_read_is_asked_for_as_often_as_the_retries
     assert pair.ended == [(1, CompletionStatus.RETRY_EXCEEDED)]
     assert pair.requests() == [(100, 0, 600)] * 4
     assert len(pair.responses()) == 12, "each was executed"
-
-
-def forged(pair, opcode, psn, *, at=0, size=0, payload=b"", rkey=None):
-    """A frame of a, made by hand; what b answers."""
-    extension = Reth.FORMAT.pack(pair.remote.address + at, pair.remote.rkey if rkey is None else rkey, size)
-    extension = extension if opcode in (READ, WRITE_FIRST, WRITE_ONLY) else b""
-    frame = FROM_A.build(opcode, psn, payload, destination_qpn=pair.b_qpn, extension=extension, ack_request=True)
-    pair.b.adapter.handle_frame(0, frame, pair.wire.now)
-    found = []
-    while (transmit := pair.b.adapter.poll_transmit(pair.wire.now)) is not None:
-        packet = parse(transmit.frame)
-        found.append((packet.opcode, packet.psn, packet.payload))
-    return found
-
-
-def test_rule_09_a_duplicate_read_is_executed_again_on_the_memory_as_it_is_now():
-    pair = RdmaPair()
-    assert len(forged(pair, READ, 100, size=600)) == 3
-    pair.there[512:515] = b"new"
-    assert forged(pair, READ, 102, at=512, size=88) == [(READ_ONLY, 102, bytes(pair.there[512:600]))]
-    again = forged(pair, READ, 101, at=256, size=344)
-    assert [answer[:2] for answer in again] == [(READ_FIRST, 101), (READ_LAST, 102)]
-    assert forged(pair, WRITE_ONLY, 103, size=1, payload=b"!") == [(ACKNOWLEDGE, 103, b"")]
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"psn": 101, "at": 0, "size": 344},
-        {"psn": 101, "at": 256, "size": 345},
-        {"psn": 101, "at": 256, "size": 344, "rkey": 1},
-        {"psn": 99, "at": 0, "size": 600},
-        {"psn": 100, "at": 0, "size": 601},
-    ],
-)
-def test_rule_09_a_duplicate_that_asks_for_something_else_is_dropped(wrong):
-    pair = RdmaPair()
-    forged(pair, READ, 100, size=600)
-    assert forged(pair, READ, **wrong) == []
-    assert not pair.b.fatal
-
-
-def test_rule_09_a_duplicate_of_a_read_long_past_or_of_lost_memory_is_dropped():
-    pair = RdmaPair(resources=2)
-    for psn in (100, 101, 102):
-        forged(pair, READ, psn, size=10)
-    assert [len(forged(pair, READ, psn, size=10)) for psn in (100, 101, 102)] == [0, 1, 1]
-    pair.b.adapter.deregister_memory(pair.remote)
-    assert forged(pair, READ, 102, size=10) == []
-    pair.wire.drain()
-    assert not pair.b.fatal
-
-
-def test_rule_08_a_duplicate_read_leaves_a_message_under_way_alone():
-    pair = RdmaPair()
-    pair.b.receive(pair.b_qpn, 1000)
-    forged(pair, READ, 100, size=10)
-    forged(pair, WRITE_FIRST, 101, size=300, payload=b"w" * 256)
-    assert len(forged(pair, READ, 100, size=10)) == 1
-    assert forged(pair, WRITE_LAST, 102, payload=b"v" * 44) == [(ACKNOWLEDGE, 102, b"")]
-    forged(pair, FIRST, 103, payload=b"s" * 256)
-    assert len(forged(pair, READ, 100, size=10)) == 1
-    assert forged(pair, LAST, 104, payload=b"t") == [(ACKNOWLEDGE, 104, b"")]
-    assert pair.there[:300] == b"w" * 256 + b"v" * 44
-
-
-def test_rules_06_and_07_a_duplicate_write_is_acknowledged_and_not_executed():
-    pair = RdmaPair()
-    forged(pair, WRITE_ONLY, 100, size=4, payload=b"once")
-    pair.there[:4] = b"mine"
-    forged(pair, READ, 101, size=600)
-    assert forged(pair, WRITE_ONLY, 100, size=4, payload=b"once") == [(ACKNOWLEDGE, 100, b"")]
-    forged(pair, WRITE_ONLY, 104, at=10, size=1, payload=b"?")
-    assert forged(pair, WRITE_ONLY, 104, at=10, size=1, payload=b"!") == [(ACKNOWLEDGE, 104, b"")]
-    assert pair.there[:4] == b"mine"
-    assert pair.there[10:11] == b"?"
-
-
-BAD_LENGTHS = {
-    "only, shorter than announced": [(WRITE_ONLY, 5, 4)],
-    "only, longer than announced": [(WRITE_ONLY, 4, 5)],
-    "only, longer than the path": [(WRITE_ONLY, 257, 257)],
-    "first, not a whole packet": [(WRITE_FIRST, 300, 255)],
-    "first, nothing left": [(WRITE_FIRST, 256, 256)],
-    "too long for any message": [(WRITE_FIRST, (1 << 31) + 1, 256)],
-    "last, too short": [(WRITE_FIRST, 300, 256), (WRITE_LAST, 0, 43)],
-    "last, too long": [(WRITE_FIRST, 300, 256), (WRITE_LAST, 0, 45)],
-    "last, empty": [(WRITE_FIRST, 512, 256), (7, 0, 256)],
-    "middle without first": [(7, 0, 256)],
-    "last without first": [(WRITE_LAST, 0, 1)],
-    "first in a message": [(WRITE_FIRST, 300, 256), (WRITE_FIRST, 300, 256)],
-    "a send in a message": [(WRITE_FIRST, 300, 256), (ONLY, 0, 3)],
-    "a read in a message": [(WRITE_FIRST, 300, 256), (READ, 3, 0)],
-    "a read with payload": [(READ, 8, 4)],
-    "a read too long for any message": [(READ, (1 << 31) + 1, 0)],
-}
-
-
-@pytest.mark.parametrize("name", BAD_LENGTHS)
-def test_rules_14_and_15_order_and_lengths(name):
-    pair = RdmaPair()
-    pair.b.receive(pair.b_qpn, 1000)
-    for psn, (opcode, announced, size) in enumerate(BAD_LENGTHS[name], 100):
-        answers = forged(pair, opcode, psn, size=announced, payload=bytes(size))
-    pair.wire.drain()
-    assert [answer[:2] for answer in answers] == [(ACKNOWLEDGE, 99 + len(BAD_LENGTHS[name]))]
-    assert pair.b.fatal == {pair.b_qpn: CompletionStatus.LOCAL_LENGTH_ERROR}
 
 
 def rough(seed: int) -> RdmaPair:

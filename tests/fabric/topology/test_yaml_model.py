@@ -73,6 +73,21 @@ def test_each_mistake_has_its_message(change, expected):
     assert expected in str(caught.value)
 
 
+def test_quotas_of_a_host_survive_json():
+    found = parse(
+        "name: x\nhosts: {a: {sockets: 200, sockets-per-process: 100}, b: {}}\nlinks: [{endpoints: [a, b]}]", "f"
+    )
+    for topology in (found, Topology.from_json(json.loads(json.dumps(found.to_json())))):
+        a, b = topology.hosts.values()
+        assert (a.sockets, a.sockets_per_process, b.sockets, b.sockets_per_process) == (200, 100, None, None)
+
+
+@pytest.mark.parametrize("quota", ["sockets: 0", "sockets: 16385", "sockets-per-process: 4097", "sockets: many"])
+def test_quotas_out_of_range(quota):
+    with pytest.raises(UsageError, match=r"f:2:\d+: hosts\.a\.sockets.*is not a whole number from 1 to"):
+        parse(f"name: x\nhosts: {{a: {{{quota}}}, b: {{}}}}\nlinks: [{{endpoints: [a, b]}}]", "f")
+
+
 def test_missing_and_binary_files_are_told(tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         load(tmp_path / "none.yaml")

@@ -148,3 +148,94 @@ def test_a_process_that_never_reads_cannot_hold_the_agent(channel):
         found = channel.revoke()
         assert len(found.unread) > 65_536
         assert end.fileno() != -1
+
+
+def test_urgent_bytes_are_bytes_like_others(channel):
+    """MSG_OOB must neither be lost nor leave the agent with an end that is readable and gives nothing."""
+    with process_end(channel) as end:
+        channel.open()
+        end.send(b"a")
+        end.send(b"b", socket.MSG_OOB)
+        end.send(b"c")
+        heard = b""
+        while part := channel.take(100):
+            heard += part
+        assert heard == b"abc"
+        assert not select.select([channel.agent_end], [], [], 0)[0]
+        end.send(b"d", socket.MSG_OOB)
+        end.send(b"e", socket.MSG_OOB)
+        assert channel.revoke().accepted == b"de"
+
+
+def test_a_process_that_writes_all_the_time_keeps_nobody_in_open(channel):
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            try:
+                end.send(b"x" * 2048, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+
+    with process_end(channel) as end:
+        thread = threading.Thread(target=write)
+        thread.start()
+        channel.open()
+        stop.set()
+        thread.join()
+
+
+def test_more_than_an_honest_process_can_have_written_is_an_overflow(channel):
+    with process_end(channel) as end:
+        channel.open()
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 20)
+        written = 0
+        try:
+            while True:
+                written += end.send(b"x" * 65_536)
+        except BlockingIOError:
+            pass
+        found = channel.revoke()
+        assert found.overflow == (written > 1 << 20)
+        assert len(found.accepted) <= (1 << 20) + (1 << 18) + 1
+
+
+def test_an_honest_process_never_overflows(channel):
+    with process_end(channel) as end:
+        channel.open()
+        written = 0
+        try:
+            while True:
+                written += end.send(b"x" * 65_536)
+        except BlockingIOError:
+            pass
+        found = channel.revoke()
+        assert (len(found.accepted), found.overflow) == (written, False)
+
+
+def test_a_detached_channel_that_somebody_writes_into_can_be_revoked(channel):
+    """The process's end lives on in other hands; after the revocation it cannot be written into."""
+    with process_end(channel) as end:
+        channel.open()
+        channel.detach()
+        end.send(b"last")
+        assert channel.revoke().accepted == b"last"
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            end.send(b"x")
+
+
+def test_a_reset_of_a_detached_channel_is_told_and_the_closing_of_it_still_heard(channel):
+    end = process_end(channel)
+    channel.open()
+    channel.detach()
+    channel.reset()
+    assert end.recv(10) == b""
+    with pytest.raises(BrokenPipeError):
+        end.send(b"x")
+    with select.epoll() as hang_up:
+        hang_up.register(channel.agent_end, select.EPOLLET)
+        hang_up.poll(0)
+        assert hang_up.poll(0) == []
+        end.close()
+        assert hang_up.poll(0)
+    channel.close()

@@ -161,7 +161,10 @@ def test_a_wrong_topology_starts_nothing(tmp_path, runtime):
     [
         (["ps", "--lab", "x"], "no lab is running"),
         (["exec", "client", "--", "true"], "no lab is running"),
-        (["up", "no-such"], "no such file, and no shipped topology has this name (leaf-spine, pair, star)"),
+        (
+            ["up", "no-such"],
+            "no such file, and no shipped topology has this name (broker, leaf-spine, pair, prefork, restart, star)",
+        ),
         (["up", "pair", "--name", "A/B"], "is no name"),
         (["capture", "-w", "x"], "no lab is running"),
         (["dwon"], "did you mean 'down'?"),

@@ -1,5 +1,6 @@
 """The control socket answers well-formed requests, and survives everything else."""
 
+import contextlib
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from fabric.errors import EnvironmentLacks, SanloomError, UsageError
 from nodes.control import client
 from nodes.control.server import ANSWER_MAX, CONNECTIONS_MAX, Connection, ControlServer
+from provider import ipc
 
 
 def _refuse(request):
@@ -93,22 +95,60 @@ def test_several_requests_on_one_connection_and_a_stream(path):
     serving(path, talk)
 
 
-def test_one_connection_too_many_is_closed(path):
+def test_the_oldest_connection_makes_room_for_one_too_many(path):
     def talk():
         sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(CONNECTIONS_MAX + 1)]
         try:
             for sock in sockets:
                 sock.settimeout(10)
                 sock.connect(str(path))
-                if sock is not sockets[-1]:
-                    sock.send(b'{"id": 1, "op": "ping"}')
-                    assert sock.recv(1000)
-            assert sockets[-1].recv(1000) == b""
+                sock.send(b'{"id": 1, "op": "ping"}')
+                assert sock.recv(1000)
+            assert sockets[0].recv(1000) == b""
+            sockets[1].send(b'{"id": 2, "op": "ping"}')
+            assert sockets[1].recv(1000)
         finally:
             for sock in sockets:
                 sock.close()
 
     assert serving(path, talk).refused == 1
+
+
+def test_streams_are_bounded_and_make_no_room(path):
+    def talk():
+        with contextlib.ExitStack() as stack:
+            streams = [stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) for _ in range(33)]
+            for sock in streams:
+                ipc.connect(sock, str(path), 10)
+                sock.send(b'{"id": 3, "op": "stream"}')
+                answer, descriptors, _, _ = socket.recv_fds(sock, 1000, 4)
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            assert "32 streams" in json.loads(answer)["error"]["text"]
+            idle = [stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) for _ in range(100)]
+            for sock in idle:
+                ipc.connect(sock, str(path), 10)
+            assert client.ask(path, "ping") == {}
+            streams[0].setblocking(False)
+            with pytest.raises(BlockingIOError):  # still there, and silent
+                streams[0].recv(1)
+
+    serving(path, talk)
+
+
+def test_callers_that_read_no_answers_hold_nobody_up(path):
+    def talk():
+        with contextlib.ExitStack() as stack:
+            for _ in range(CONNECTIONS_MAX + 10):
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                sock.connect(str(path))
+                sock.setblocking(False)
+                with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+                    while True:
+                        sock.send(b'{"id": 1, "op": "ping"}')
+            assert client.ask(path, "add", a=1, b=2) == {"sum": 3}
+
+    serving(path, talk)
 
 
 @settings(max_examples=10, deadline=None)

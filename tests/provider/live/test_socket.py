@@ -128,28 +128,6 @@ repr(c).startswith("<provider.socket.socket fd=")
     assert raises(source, "c.setsockopt(socket.SOL_SOCKET, 9999, 1)").wsa == 10042
 
 
-def test_after_fork_the_child_has_no_socket(pair):
-    peer, source = pair
-    assert (
-        source.run("""
-r, w = os.pipe()
-pid = os.fork()
-if pid == 0:
-    told = []
-    for use in (lambda: c.recv(1), lambda: c.send(b'x'), lambda: c.getpeername()):
-        try: use(); told.append(0)
-        except OSError as error: told.append(error.winerror)
-    c.close()
-    os.write(w, json.dumps(told).encode()); os._exit(0)
-os.waitpid(pid, 0)
-json.loads(os.read(r, 1000))
-""")
-        == [10022] * 3
-    )
-    source.run("c.sendall(b'parent')")
-    assert peer.run(read_exactly("6")) == b"parent"
-
-
 def test_asyncio_streams(puppets):
     server, client = puppets("server"), puppets("client")
     server.run("l = socket.create_server(('', 6994))")
