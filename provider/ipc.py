@@ -90,6 +90,7 @@ def address(message: dict[str, Any], name: str = "address") -> tuple[str, int]:
         or len(value) != 2
         or not isinstance(value[0], str)
         or not isinstance(value[1], int)
+        or isinstance(value[1], bool)
         or not 0 <= value[1] <= 65_535
     ):
         raise BadPacket(f"{name!r} must be [ip, port]")

@@ -4,8 +4,8 @@ A caller is a process instance by the kernel's word, twice over: the credentials
 whoever sent each packet. A packet that another process sent (a forked child, say, on its parent's connection) is
 dropped. The rules that keep one process from harming another:
 
-* connections are bounded per process and per host; when the host's are used up, a process without any is let in at the
-  expense of the one that has most;
+* connections are bounded per process and per host; when the host's are used up, a process is let in at the expense of
+  the one that has most, if that has more than it;
 * of one process the agent carries out one request per turn of its loop, so a flood costs others one request's time;
 * a request whose answer carries a descriptor is refused with WSAENOBUFS while the caller has not read the answers
   before it, since descriptors under way count against the limits of everybody with the same user;
@@ -211,7 +211,7 @@ class Reception:
         if sum(len(visitor.connections) for visitor in self._visitors.values()) < limits.connections:
             return
         greediest = max(self._visitors.values(), key=lambda visitor: len(visitor.connections))
-        if count or len(greediest.connections) < 2:
+        if len(greediest.connections) <= count + 1:
             raise WsaError(WsaErrno.WSAENOBUFS, f"the agent has {limits.connections} connections already")
         self.refused += 1
         oldest = next(iter(greediest.connections))

@@ -48,6 +48,21 @@ def test_what_is_no_binary_member(text):
         ipc.from_text(text)
 
 
+ADDRESS = st.tuples(st.text(max_size=20), st.integers(-10, 70_000) | st.booleans()).map(list)
+
+
+@given(JSON | ADDRESS)
+def test_addresses_are_text_and_port_or_bad(value):
+    try:
+        ip, port = ipc.address({"address": value})
+    except ipc.BadPacket:
+        return
+    assert type(ip) is str
+    assert type(port) is int
+    assert 0 <= port <= 65_535
+    assert value == [ip, port]
+
+
 @given(JSON, st.sampled_from([int, str, bool, list]))
 def test_members_have_their_type_or_are_bad(value, kind):
     try:

@@ -77,7 +77,12 @@ def test_many_processes_take_all_connections_and_a_newcomer_is_let_in(hostile, h
         assert puppet.result(60) == each
     honest.goes_on()
     newcomer = hostile()
-    assert newcomer.run("wsa(ask(connect(), 'attach', version=1))") == 0
+    assert (
+        newcomer.run("held = [connect() for _ in range(20)]; [wsa(ask(s, 'attach', version=1)) for s in held]")
+        == [0] * 20
+    )
+    assert newcomer.run("[wsa(ask(s, 'attach', version=1)) for s in held]") == [0] * 20
+    honest.goes_on()
     assert agent.statistics()["connections"] <= limits["connections"]
 
 
