@@ -81,6 +81,8 @@ class Endpoint:
     """Messages that came while nobody had a receive waiting."""
     posted: int = 0
     """Receives outstanding on the queue pair."""
+    farewell: bytes | None = None
+    """The private data of the peer's DREQ, if that is what ended the connection."""
     lost: WsaErrno | None = None
     """Why the connection ended, for the owner that comes later."""
 

@@ -182,8 +182,8 @@ class ProxyDriver:
         """Whether messages are still unacknowledged by the peer's adapter."""
         return bool(endpoint.sends)
 
-    def disconnect(self, endpoint: Endpoint, now: Instant) -> None:
-        """Tear the connection down (DREQ); safe to call in any state and again."""
+    def disconnect(self, endpoint: Endpoint, now: Instant, farewell: bytes = b"") -> None:
+        """Tear the connection down (DREQ, with private data); safe to call in any state and again."""
         if endpoint.state in (EndpointState.DISCONNECTING, EndpointState.GONE):
             endpoint.owner = None
             return
@@ -195,7 +195,7 @@ class ProxyDriver:
         elif was is EndpointState.CONNECTING:
             self.manager.abandon(endpoint.comm_id, now)
         else:
-            self.manager.disconnect(endpoint.comm_id, now)
+            self.manager.disconnect(endpoint.comm_id, now, farewell)
         self._remove_queue_pair(endpoint, now)
         self.settle(now)
 
@@ -349,8 +349,8 @@ class ProxyDriver:
             error = errno_of_reject(event.reason) if isinstance(event, Rejected) else WsaErrno.WSAETIMEDOUT
             self._fail_connect(endpoint, error, now)
         elif isinstance(event, Disconnected):
-            if endpoint.state in (EndpointState.CONNECTED, EndpointState.ACCEPTING):
-                self._lose(endpoint, WsaErrno.WSAECONNRESET, now)
+            endpoint.farewell = event.private_data
+            self._lose(endpoint, WsaErrno.WSAECONNRESET, now)
         elif isinstance(event, TimewaitEnded):
             self._forget(endpoint, now)
 

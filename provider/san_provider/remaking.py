@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from provider.san_provider.san_socket import SanSocket
 
 REQUESTS_MAX = 4
+COMES_BACK = b"SNLMremake"
+"""How the private data of a DREQ begins whose author makes the connection anew. From a peer that knows our extensions
+any other DREQ is the end; standard ones say nothing, so that every DREQ may be followed by a request.
+"""
 
 
 class RemakingProvider(ABC):
@@ -43,20 +47,29 @@ class RemakingProvider(ABC):
             raise WsaError(WsaErrno.WSAECONNRESET, "the connection has ended")
         old.waiting.clear()
         san.release_memory()
-        self._proxy.disconnect(old, now)
+        self._proxy.disconnect(old, now, COMES_BACK)
         san.connect_again()
         san.endpoint = self._proxy.connect(old.remote_ip, service_id, san, caller_data, now)
 
     def expect_remake(
-        self, s: SocketDescriptor, service_id: int, on_request: Callable[[Instant], None], now: Instant
+        self,
+        s: SocketDescriptor,
+        service_id: int,
+        on_request: Callable[[Instant], None],
+        now: Instant,
+        *,
+        says_so: bool,
     ) -> None:
         """The peer will make the connection of ``s`` anew at ``service_id``; ``on_request`` is called when it asks.
+
+        ``says_so``: it marks the DREQ of the old connection with COMES_BACK.
 
         WSAEADDRINUSE if the service has a listener already.
         """
         san = self._socket(s)
         self.stop_expecting(s, now)
         san.expected = self._proxy.listen(service_id, REQUESTS_MAX, on_request)
+        san.expected_mark = COMES_BACK if says_so else b""
 
     def next_remake(self, s: SocketDescriptor) -> Request | None:
         """The oldest request that waits, from whomever; ``accept_remake`` or ``refuse_remake`` it."""

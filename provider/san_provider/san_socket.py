@@ -55,6 +55,8 @@ class SanSocket:
     """What this process has registered for the connection; ``None`` before the first registration."""
     expected: Listener | None = None
     """Where the peer is going to make the connection anew."""
+    expected_mark: bytes = b""
+    """How its DREQ begins if it is not the end of the connection."""
 
     def release_memory(self) -> bool:
         """Give up all that was registered for the connection, which goes away or to another process."""
@@ -89,7 +91,9 @@ class SanSocket:
     def on_connection_lost(self, error: WsaErrno, now: Instant) -> None:
         """The proxy driver: the connection is gone; receives fail, the descriptor stays until it is closed."""
         endpoint = self.endpoint
-        if self.expected is not None and endpoint is not None:
+        goodbye = None if endpoint is None else endpoint.farewell
+        comes_back = self.expected is not None and (goodbye is None or goodbye.startswith(self.expected_mark))
+        if comes_back and endpoint is not None:
             self.provider.take_back(endpoint, now)  # the peer makes it anew; nothing is lost yet
             return
         self.state = SocketState.DISCONNECTED

@@ -73,7 +73,13 @@ class Rehoming:
         if pump is None or pump.owner is None or pump.table is None:
             return
         try:
-            pump.owner.provider.expect_remake(pump.san, service_id, lambda now: self._on_request(socket, now), now)
+            pump.owner.provider.expect_remake(
+                pump.san,
+                service_id,
+                lambda now: self._on_request(socket, now),
+                now,
+                says_so=session.supports_suspension,
+            )
         except WsaError as error:
             core.report("session.suspension_refused", socket=socket.number, error=error.name)
             session.refuse_suspension(now)

@@ -215,7 +215,7 @@ def s17_the_source_dies_between_the_answer_and_the_ticket(stage: SimulatedStage)
     assert stage.fired()
     assert stage.source.dead
     # The ticket is recorded within the same instant, and nobody will ever redeem it.
-    peer_is_reset(stage, T_TICKET + T_SUSPEND + 0.1)
+    peer_is_reset(stage, T_TICKET + 0.2)
 
 
 def s18_shared_twice(stage: SimulatedStage) -> None:
