@@ -13,7 +13,7 @@ from fabric.cm.manager import ConnectionManager
 from fabric.engine import Transmit
 from fabric.rc.adapter import ChannelAdapter
 from fabric.rng import stream
-from fabric.units import Instant
+from fabric.units import MILLISECOND, Duration, Instant
 from provider.handoff.registry import HandoffRegistry
 from provider.san_provider.config import ProxyConfig
 from provider.san_provider.proxy_driver import ProxyDriver
@@ -45,6 +45,7 @@ class HostConfig:
     """Secret of this node's tickets, at least 16 bytes."""
     default_mode: str = "suspend"
     quotas: Quotas = _QUOTAS
+    spread_interval: Duration = MILLISECOND
     proxy: ProxyConfig = _PROXY
     session: SessionConfig = _SESSION
 
@@ -81,7 +82,14 @@ class HostStack:
         manager = ConnectionManager(guid=guid, rng=stream(config.seed, f"cm/{config.name}"))
         self._proxy = ProxyDriver(self._adapter, manager, config.proxy, stream(config.seed, f"proxy/{config.name}"))
         self.core = SwitchCore(
-            SwitchConfig(config.ip, config.names, config.session, config.default_mode, quotas=config.quotas),
+            SwitchConfig(
+                config.ip,
+                config.names,
+                config.session,
+                config.default_mode,
+                quotas=config.quotas,
+                spread_interval=config.spread_interval,
+            ),
             self._proxy,
             HandoffRegistry(config.node_key),
             stream(config.seed, f"switch/{config.name}"),

@@ -15,7 +15,7 @@ import trio
 
 from fabric.ids import ProcessInstance, SocketHandle
 from fabric.journal import Journal
-from fabric.units import Instant
+from fabric.units import SECOND, Instant
 from nodes.agent.channels import Channels
 from nodes.agent.limits import Limits
 from nodes.agent.processes import NoSuchProcess, Peer, open_process
@@ -29,6 +29,7 @@ from provider.sockets_switch.shared_socket import Descriptor, SocketPhase
 from provider.stack import HostStack
 
 T = TypeVar("T")
+PAUSE_MAX = 0.1
 DUPLICATE_TIMEOUT = 15.0
 """Seconds; the switch gives up on a peer earlier (its suspend deadline)."""
 
@@ -63,6 +64,9 @@ class ApplicationServer:
         self._clock = clock
         self._limits = limits
         self.channels = Channels(stack, driver)
+        self._more = trio.Event()
+        self._pause = 0.0
+        """Seconds that the last command took while there was more to do."""
         self._going_back: dict[int, None] = {}
         """Numbers of tickets that lead back to a former owner: redeeming one is step 14, not 8."""
         self._duplicates: dict[int, tuple[trio.Event, list[events.SwitchEvent]]] = {}
@@ -92,6 +96,7 @@ class ApplicationServer:
         try:
             async with trio.open_nursery() as nursery:
                 self.channels.nursery = nursery
+                nursery.start_soon(self._do_the_rest)
                 await self._reception.serve(nursery, task_status)
         finally:
             self.channels.close_all()
@@ -115,6 +120,15 @@ class ApplicationServer:
     def _on_end(self, process: ProcessInstance) -> None:
         """Release what the process held as soon as it has ended."""
         self._command(lambda now: self._half.detach(process, now))
+
+    async def _do_the_rest(self) -> None:
+        """End what dead processes and closed listeners leave, in no more than half of our time."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            while self._half.has_more_to_do:
+                await trio.sleep(self._pause)
+                self._command(self._half.do_some)
 
     def _is_needed(self, process: ProcessInstance) -> bool:
         """Whether its end matters to somebody."""
@@ -295,7 +309,13 @@ class ApplicationServer:
     # ------------------------------------------------------------------------ helpers
 
     def _command(self, function: Callable[[Instant], T]) -> T:
-        return self._driver.command(function)
+        begun = self._clock()
+        try:
+            return self._driver.command(function)
+        finally:
+            if self._half.has_more_to_do:
+                self._pause = min((self._clock() - begun) / SECOND, PAUSE_MAX)
+                self._more.set()
 
     def _record(self, event: str, peer: Peer, members: dict[str, Any]) -> None:
         self._journal.record(self._clock(), self._node, event, pid=peer.process.pid, **members)
