@@ -30,6 +30,9 @@ from provider.stack import HostStack
 
 T = TypeVar("T")
 PAUSE_MAX = 0.1
+CONNECTING_FREELY = 32
+"""Connections of one process that are being set up; each one more waits for room, for CONNECT_DELAY seconds at most."""
+CONNECT_DELAY = 0.25
 DUPLICATE_TIMEOUT = 15.0
 """Seconds; the switch gives up on a peer earlier (its suspend deadline)."""
 
@@ -191,7 +194,25 @@ class ApplicationServer:
         self._command(lambda now: self._half.listen(peer.process, s, backlog, now))
         return self._describe(self._half.core.descriptor(peer.process, s)), []
 
-    def _connect(self, peer: Peer, request: dict[str, Any]) -> Reply:
+    def _connect(self, peer: Peer, request: dict[str, Any]) -> Awaitable[Reply] | Reply:
+        if self._connecting(peer) >= CONNECTING_FREELY:
+            return self._connect_later(peer, request)
+        return self._connect_now(peer, request)
+
+    def _connecting(self, peer: Peer) -> int:
+        attached = self._half.core.processes.get(peer.process)
+        descriptors = () if attached is None else attached.descriptors.values()
+        return sum(descriptor.socket.phase is SocketPhase.CONNECTING for descriptor in descriptors)
+
+    async def _connect_later(self, peer: Peer, request: dict[str, Any]) -> Reply:
+        """A set-up costs both hosts milliseconds; a crowd of them would hold others' acknowledgements up too long."""
+        for _ in range(50):
+            if self._connecting(peer) < CONNECTING_FREELY:
+                break
+            await trio.sleep(CONNECT_DELAY / 50)
+        return self._connect_now(peer, request)
+
+    def _connect_now(self, peer: Peer, request: dict[str, Any]) -> Reply:
         s, name = self._s(request), ipc.address(request)
         self._command(lambda now: self._half.connect(peer.process, s, name, now))
         return self._describe(self._half.core.descriptor(peer.process, s)), []
