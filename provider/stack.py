@@ -13,7 +13,7 @@ from fabric.cm.manager import ConnectionManager
 from fabric.engine import Transmit
 from fabric.rc.adapter import ChannelAdapter
 from fabric.rng import stream
-from fabric.units import Instant
+from fabric.units import MILLISECOND, Duration, Instant
 from provider.catalog import SAN_ENTRY
 from provider.handoff.registry import HandoffRegistry
 from provider.protocol_info import GUID
@@ -47,6 +47,7 @@ class HostConfig:
     """Secret of this node's tickets, at least 16 bytes."""
     default_mode: str = "suspend"
     quotas: Quotas = _QUOTAS
+    spread_interval: Duration = MILLISECOND
     proxy: ProxyConfig = _PROXY
     session: SessionConfig = _SESSION
     tcp_on_san: tuple[GUID, ...] = (SAN_ENTRY.info.ProviderId,)
@@ -92,6 +93,7 @@ class HostStack:
                 config.default_mode,
                 quotas=config.quotas,
                 tcp_on_san=config.tcp_on_san,
+                spread_interval=config.spread_interval,
             ),
             self._proxy,
             HandoffRegistry(config.node_key),

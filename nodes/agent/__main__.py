@@ -49,6 +49,7 @@ def main() -> int:
                 node_key=os.urandom(32),
                 default_mode=config.mode,
                 quotas=limits.quotas,
+                spread_interval=SECOND,  # ApplicationServer goes on with it earlier
                 proxy=ProxyConfig(ack_timeout=ack_timeout_code(plan.max_round_trip())),
             ),
             lambda event, **members: daemon.journal.record(time.monotonic_ns(), node, event, **members),

@@ -15,7 +15,7 @@ import trio
 
 from fabric.ids import ProcessInstance, SocketHandle
 from fabric.journal import Journal
-from fabric.units import Instant
+from fabric.units import SECOND, Instant
 from nodes.agent.channels import Channels
 from nodes.agent.description import describe
 from nodes.agent.fault_actions import FaultActions, Reply
@@ -33,6 +33,10 @@ from provider.sockets_switch.shared_socket import Descriptor
 from provider.stack import HostStack
 
 T = TypeVar("T")
+PAUSE_MAX = 0.1
+CONNECTING_FREELY = 32
+"""Connections of one process that are being set up; each one more waits for room, for CONNECT_DELAY seconds at most."""
+CONNECT_DELAY = 0.25
 DUPLICATE_TIMEOUT = 15.0
 """Seconds; the switch gives up on a peer earlier (its suspend deadline)."""
 
@@ -68,6 +72,9 @@ class ApplicationServer:
         self._limits = limits
         self.channels = Channels(stack, driver)
         self._relatives = RelativesService(stack, driver, self.channels, clock)
+        self._more = trio.Event()
+        self._pause = 0.0
+        """Seconds that the last command took while there was more to do."""
         self._going_back: dict[int, None] = {}
         """Numbers of tickets that lead back to a former owner: redeeming one is step 14, not 8."""
         self._duplicates: dict[int, tuple[trio.Event, list[events.SwitchEvent]]] = {}
@@ -104,6 +111,7 @@ class ApplicationServer:
         try:
             async with trio.open_nursery() as nursery:
                 self.channels.nursery = nursery
+                nursery.start_soon(self._do_the_rest)
                 await self._reception.serve(nursery, task_status)
         finally:
             self.channels.close_all()
@@ -129,6 +137,15 @@ class ApplicationServer:
         self._command(lambda now: self._half.detach(process, now))
         self.channels.tell_change()
         self._relatives.on_process_exit()
+
+    async def _do_the_rest(self) -> None:
+        """End what dead processes and closed listeners leave, in no more than half of our time."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            while self._half.has_more_to_do:
+                await trio.sleep(self._pause)
+                self._command(self._half.do_some)
 
     def _is_needed(self, process: ProcessInstance) -> bool:
         """Whether its end matters to somebody."""
@@ -196,7 +213,25 @@ class ApplicationServer:
         self._command(lambda now: self._half.listen(peer.process, s, backlog, now))
         return self._describe(self._half.core.descriptor(peer.process, s)), []
 
-    def _connect(self, peer: Peer, request: dict[str, Any]) -> Reply:
+    def _connect(self, peer: Peer, request: dict[str, Any]) -> Awaitable[Reply] | Reply:
+        if self._connecting(peer) >= CONNECTING_FREELY:
+            return self._connect_later(peer, request)
+        return self._connect_now(peer, request)
+
+    def _connecting(self, peer: Peer) -> int:
+        attached = self._half.core.processes.get(peer.process)
+        descriptors = () if attached is None else attached.descriptors.values()
+        return sum(descriptor.socket.phase is SocketPhase.CONNECTING for descriptor in descriptors)
+
+    async def _connect_later(self, peer: Peer, request: dict[str, Any]) -> Reply:
+        """A set-up costs both hosts milliseconds; a crowd of them would hold others' acknowledgements up too long."""
+        for _ in range(50):
+            if self._connecting(peer) < CONNECTING_FREELY:
+                break
+            await trio.sleep(CONNECT_DELAY / 50)
+        return self._connect_now(peer, request)
+
+    def _connect_now(self, peer: Peer, request: dict[str, Any]) -> Reply:
         s, name = self._s(request), ipc.address(request)
         self._command(lambda now: self._half.connect(peer.process, s, name, now))
         return self._describe(self._half.core.descriptor(peer.process, s)), []
@@ -347,7 +382,13 @@ class ApplicationServer:
     # ------------------------------------------------------------------------ helpers
 
     def _command(self, function: Callable[[Instant], T]) -> T:
-        return self._driver.command(function)
+        begun = self._clock()
+        try:
+            return self._driver.command(function)
+        finally:
+            if self._half.has_more_to_do:
+                self._pause = min((self._clock() - begun) / SECOND, PAUSE_MAX)
+                self._more.set()
 
     def _record(self, event: str, peer: Peer, members: dict[str, Any]) -> None:
         self._journal.record(self._clock(), self._node, event, pid=peer.process.pid, **members)

@@ -253,6 +253,15 @@ class AgentHalf(MovingBytes):
                 socket.session.handle_timeout(now)
             core.touch(socket)
 
+    @property
+    def has_more_to_do(self) -> bool:
+        """Whether there is work that was too much to be done at once; ``do_some`` goes on with it."""
+        return self.core.spreads_at is not None
+
+    def do_some(self, now: Instant) -> None:
+        """A driver that is busy should not wait for the timer, which is due whatever else there is to do."""
+        self.core.do_some(now)
+
     def poll_timeout(self) -> Instant | None:
         """The earliest of all those deadlines."""
         core = self.core

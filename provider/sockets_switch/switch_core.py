@@ -50,6 +50,8 @@ class SwitchConfig:
     close_linger: Duration = 30 * SECOND
     """How long a closed connection may take to deliver what was accepted and to hear the peer finish."""
     suspend_retry: Duration = 250 * MILLISECOND
+    spread_interval: Duration = MILLISECOND
+    """Between the parts of what is too much to be done at once."""
     quotas: Quotas = _QUOTAS
 
 
@@ -200,11 +202,14 @@ class SwitchCore:
 
     def go_on_spreading(self, now: Instant) -> None:
         """The next little of that, if it is due."""
-        if self._spread_at is None or now < self._spread_at:
-            return
+        if self._spread_at is not None and now >= self._spread_at:
+            self.do_some(now)
+
+    def do_some(self, now: Instant) -> None:
+        """The next little, due or not: for a driver that knows how busy it is."""
         for _ in range(min(AT_ONCE, len(self._spread))):
             self._spread.popleft()(now)
-        self._spread_at = now + MILLISECOND if self._spread else None
+        self._spread_at = now + self.config.spread_interval if self._spread else None
 
     @property
     def spreads_at(self) -> Instant | None:

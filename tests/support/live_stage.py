@@ -58,7 +58,38 @@ def at_end():
     finally:
         c.settimeout(20)
 """
+_TIDY = """
+for name in ("c", "dormant", "l"):
+    if name in globals():
+        globals().pop(name).close()
+"""
 _OPTIONS = {(0xFFFF, 0x0008): "SO_KEEPALIVE", (0xFFFF, 0x1007): "SO_ERROR"}
+
+
+class Pool:
+    """Processes that have outlived a scenario, for the next one: starting them is most of the work."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self._idle: dict[str, list[Puppet]] = {"client": [], "server": []}
+
+    def take(self, host: str) -> Puppet:
+        """A process of ``host``; it may still be starting."""
+        return self._idle[host].pop() if self._idle[host] else Puppet(self.lab, host)
+
+    def give(self, host: str, puppet: Puppet) -> None:
+        """It has nothing left of its scenario."""
+        self._idle[host].append(puppet)
+
+    def pids(self) -> set[int]:
+        """Those that are idle."""
+        return {puppet.pid for puppets in self._idle.values() for puppet in puppets}
+
+    def close(self) -> None:
+        """End them."""
+        for puppets in self._idle.values():
+            while puppets:
+                puppets.pop().close()
 
 
 class LiveStream:
@@ -74,8 +105,8 @@ class LiveParty:
     def __init__(self, stage: "LiveStage", host: str, name: str, streams: tuple[LiveStream, LiveStream]) -> None:
         self.stage, self.host, self.name = stage, host, name
         self.reads, self.writes = streams if host == "server" else streams[::-1]
-        self.puppet = Puppet(stage.lab, host)
-        stage.started.append(self.puppet)
+        self.puppet = stage.pool.take(host)
+        stage.company.append(self)
         seeds = (stage.seed, stage.seed + 1) if host == "server" else (stage.seed + 1, stage.seed)
         self.puppet.start(f"{_SETUP}\nincoming, outgoing = Text({seeds[0]}), Text({seeds[1]})")
         self._begun = self._busy = False
@@ -203,6 +234,18 @@ class LiveParty:
         os.kill(self.puppet.pid, signal.SIGCONT)
         self.stopped = False
 
+    def leave(self) -> None:
+        """The scenario is over: back to the pool, unless it died or is not to be trusted."""
+        try:
+            if self.dead or self._busy:
+                raise Died(self.name)
+            if self.stopped:
+                self.go_on()
+            self.call(_TIDY)
+            self.stage.pool.give(self.host, self.puppet)
+        except (Died, OSError, AssertionError, PuppetError):
+            self.puppet.close()
+
 
 class LiveStage:
     """See the module text."""
@@ -211,9 +254,9 @@ class LiveStage:
     retry_budget = 8 * (4096 << 15) / 1e9
     """Of a lab on links without much latency; see ``nodes.agent.__main__.ack_timeout_code``."""
 
-    def __init__(self, lab: Lab, mode: str, state: str, seed: int = 1) -> None:
-        self.lab, self.mode, self.state, self.seed = lab, mode, state, seed
-        self.started: list[Puppet] = []
+    def __init__(self, pool: Pool, mode: str, state: str, seed: int = 1) -> None:
+        self.pool, self.lab, self.mode, self.state, self.seed = pool, pool.lab, mode, state, seed
+        self.company: list[LiveParty] = []
         self.loaded = True
         main, other = (LiveStream(), LiveStream()), (LiveStream(), LiveStream())
         self.peer = LiveParty(self, "client", "peer", main)
@@ -283,8 +326,8 @@ class LiveStage:
         self.cut(False)
         for host in ("client", "server"):
             self.lab.ask(host, "fault-points", plan=[])
-        for puppet in self.started:
-            puppet.close()
+        for party in self.company:
+            party.leave()
 
 
 def _wsa(error: PuppetError) -> Exception:

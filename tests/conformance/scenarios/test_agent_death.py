@@ -12,7 +12,7 @@ from provider.errors import WsaErrno, WsaError
 from provider.handoff.fault_points import STAGES
 from tests.conformance.scenarios.outcomes import LOST
 from tests.support.labs import FAST_PAIR
-from tests.support.live_stage import LiveStage
+from tests.support.live_stage import LiveStage, Pool
 from tests.support.stage import Died
 
 pytestmark = pytest.mark.live
@@ -23,7 +23,7 @@ USUAL = ("handoff.suspended.before", "handoff.commit.after", "handoff.rehome.aft
 @pytest.mark.parametrize("point", [pytest.param(p, marks=() if p in USUAL else pytest.mark.soak) for p in POINTS])
 def test_everybody_hears_of_it(tmp_path, point):
     with Lab(parse(FAST_PAIR, "fast"), tmp_path / "run") as lab:
-        stage = LiveStage(lab, "rehome", "idle")
+        stage = LiveStage(Pool(lab), "rehome", "idle")
         try:
             stage.plan(point, "kill", "agent")
             with pytest.raises((WsaError, Died)):
@@ -35,5 +35,5 @@ def test_everybody_hears_of_it(tmp_path, point):
             lost = stage.bystanders[0]  # not suspended: it finds out when it sends
             stage.until(lambda: lost.write(1000) == 0 and lost.try_use() in LOST, 10 * stage.retry_budget)
         finally:
-            for puppet in stage.started:
-                puppet.close()
+            for party in stage.company:
+                party.puppet.close()

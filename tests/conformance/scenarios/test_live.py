@@ -12,7 +12,7 @@ from tests.conformance.scenarios.outcomes import works
 from tests.conformance.scenarios.test_simulated import SCENARIOS
 from tests.nodes.handoff.conftest import left
 from tests.support.labs import FAST_PAIR, wait_until
-from tests.support.live_stage import LiveStage
+from tests.support.live_stage import LiveStage, Pool
 from tests.support.stage import MODES, STATES
 
 pytestmark = pytest.mark.live
@@ -38,13 +38,21 @@ def lab(tmp_path_factory):
         yield lab
 
 
+@pytest.fixture(scope="module")
+def pool(lab):
+    made = Pool(lab)
+    yield made
+    made.close()
+    wait_until(lambda: not left(lab), 30, tell=lambda: left(lab))
+
+
 @pytest.mark.parametrize(("name", "mode", "state"), list(chosen()))
-def test_scenario(lab, name, mode, state):
-    stage = LiveStage(lab, mode, state)
+def test_scenario(lab, pool, name, mode, state):
+    stage = LiveStage(pool, mode, state)
     try:
         SCENARIOS[name](stage)
         if stage.bystanders:
             works(stage, *stage.bystanders[::-1])
     finally:
         stage.end()
-    wait_until(lambda: not left(lab), 30, tell=lambda: left(lab))
+    wait_until(lambda: {entry.get("pid") for entry in left(lab)} <= pool.pids(), 30, tell=lambda: left(lab))

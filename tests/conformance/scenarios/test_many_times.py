@@ -14,7 +14,7 @@ from tests.conformance.scenarios.before_the_commit import T_TICKET, refused
 from tests.conformance.scenarios.outcomes import nothing_is_left, works
 from tests.nodes.handoff.conftest import left
 from tests.support.labs import FAST_PAIR, wait_until
-from tests.support.live_stage import LiveStage
+from tests.support.live_stage import LiveStage, Pool
 from tests.support.stage import MODES, SimulatedStage
 
 
@@ -65,7 +65,8 @@ def test_simulated(times):
 @pytest.mark.parametrize("times", [40, pytest.param(1000, marks=pytest.mark.soak)])
 def test_live(tmp_path, times):
     with Lab(parse(FAST_PAIR, "fast"), tmp_path / "run") as lab:
-        stage = LiveStage(lab, "suspend", "load", seed=times)
+        pool = Pool(lab)
+        stage = LiveStage(pool, "suspend", "load", seed=times)
         descriptors = stage.agent_descriptors()
         try:
             owner, faults = to_and_fro(stage, times, 0.05)
@@ -75,5 +76,6 @@ def test_live(tmp_path, times):
             assert stage.agent_descriptors() <= descriptors + 2 * len(stage.parties)
         finally:
             stage.end()
+            pool.close()
         wait_until(lambda: not left(lab), 30, tell=lambda: left(lab))
         wait_until(lambda: lab.ask("server", "statistics")["queue_pairs"] == 0, 30)
