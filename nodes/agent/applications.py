@@ -29,7 +29,7 @@ from provider.handoff.registry import TICKETS_MAX
 from provider.handoff.tickets import ticket_number
 from provider.process_identity import NoSuchProcess, Peer, open_process
 from provider.sockets_switch import events
-from provider.sockets_switch.shared_socket import Descriptor
+from provider.sockets_switch.shared_socket import Descriptor, SocketPhase
 from provider.stack import HostStack
 
 T = TypeVar("T")
@@ -120,12 +120,8 @@ class ApplicationServer:
         """Counters, for leak checks."""
         stack = self._stack.statistics()
         return {
-            "processes": stack.processes,
-            "sockets": stack.sockets,
+            **{key: getattr(stack, key) for key in ("processes", "sockets", "descriptors", "endpoints", "parked")},
             "lingering": len(self._half.core.lingering),
-            "descriptors": stack.descriptors,
-            "endpoints": stack.endpoints,
-            "parked": stack.parked,
             **self._reception.statistics(),
             **self.channels.statistics(),
             "hand_overs_awaited": len(self._duplicates),
