@@ -180,7 +180,7 @@ class Channels:
     def watch(self, s: SocketHandle, watcher: SocketHandle) -> int | None:
         """The process's end of a live channel, for a relative that waits on it; ``None`` if there is none."""
         channel = self._channels.get(s)
-        if channel is None or channel.pair.closed:
+        if channel is None or channel.pair.closed or channel.pair.detached:
             return None
         channel.watchers.add(watcher)
         return channel.pair.process_end.fileno()

@@ -76,7 +76,8 @@ class DataChannel:
     def open(self) -> None:
         """The connection is up: make the process end writable. What was written before is no part of the stream."""
         self._drain_agent_end()
-        self.process_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._usual_buffer)
+        if not self.detached:  # else its buffer stays small: nobody but the process can reach it any more
+            self.process_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._usual_buffer)
 
     def signal_waiting(self) -> None:
         """One more connection waits to be accepted."""
@@ -102,9 +103,10 @@ class DataChannel:
             return b""
 
     def under_way(self) -> tuple[int, int]:
-        """Bytes that wait at the process's end and at ours."""
+        """Bytes that wait at the process's end (0 for a detached one) and at ours."""
         counts = array.array("i", [0, 0])
-        fcntl.ioctl(self.process_end, termios.FIONREAD, memoryview(counts)[:1])
+        if not self.detached:
+            fcntl.ioctl(self.process_end, termios.FIONREAD, memoryview(counts)[:1])
         fcntl.ioctl(self.agent_end, termios.FIONREAD, memoryview(counts)[1:])
         return counts[0], counts[1]
 
@@ -163,7 +165,7 @@ class DataChannel:
                 self.process_end.send(bytes(2048), socket.MSG_DONTWAIT)
 
     def _drain_agent_end(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
             self.agent_end.recv(PAIR_LIMIT)  # once: a process that writes all the time must not keep us here
 
     def _process_has_finished(self) -> bool:

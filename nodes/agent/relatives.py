@@ -121,6 +121,8 @@ class RelativesService:
                 raise WsaError(socket.error or WsaErrno.WSAECONNABORTED, "the connection is gone")
             if holder is None or not descriptor.is_relative(holder):
                 raise WsaError(WsaErrno.WSAEINVAL, "a process that is no relative controls the socket")
+            if self._channels.is_detached(holder.s):
+                raise WsaError(WsaErrno.WSAEINVAL, "a descriptor that was detached cannot be handed over")
             if reading and not self._something_to_read(holder):
                 end = self._channels.watch(holder.s, s)
                 if end is not None:

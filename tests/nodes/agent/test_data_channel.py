@@ -1,5 +1,6 @@
 """The data channel on its own: not writable before it is open, exact when it is revoked, dead afterwards."""
 
+import contextlib
 import os
 import random
 import select
@@ -7,6 +8,8 @@ import socket
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nodes.agent.data_channel import DataChannel
 
@@ -239,3 +242,34 @@ def test_a_reset_of_a_detached_channel_is_told_and_the_closing_of_it_still_heard
         end.close()
         assert hang_up.poll(0)
     channel.close()
+
+
+_AGENT = ("open", "give", "take", "under_way", "signal_waiting", "show_end", "finish_sending", "detach")
+_ENDS = ("revoke", "reset", "close")
+_PROCESS = ("write", "read", "shut", "leave")
+
+
+@given(st.lists(st.sampled_from(_AGENT + _PROCESS), max_size=12), st.sampled_from(_ENDS))
+def test_no_order_of_deeds_raises(deeds, end):
+    """Whatever the process does with its end, also once it is its alone, the agent's calls go through."""
+    channel = DataChannel()
+    process = socket.socket(fileno=os.dup(channel.process_end.fileno()))
+    for deed in deeds:
+        with contextlib.suppress(OSError):
+            if deed == "write":
+                process.send(bytes(5000), socket.MSG_DONTWAIT)
+            elif deed == "read":
+                process.recv(1000, socket.MSG_DONTWAIT)
+            elif deed == "shut":
+                process.shutdown(socket.SHUT_RDWR)
+            elif deed == "leave":
+                process.close()
+        if deed == "give":
+            channel.give(b"x" * 3000)
+        elif deed == "take":
+            channel.take(1000)
+        elif deed in _AGENT:
+            getattr(channel, deed)()
+    getattr(channel, end)()
+    channel.close()
+    process.close()
