@@ -18,7 +18,7 @@ from tests.support.stage import MODES, STATES
 pytestmark = pytest.mark.live
 LIVE = (1, 3, 9, 13, 14, 15, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 29, 33, 36, 37, 40, 46)
 NAMES = sorted(name for name in SCENARIOS if int(name[1:3]) in LIVE)
-ONCE = (3, 20)
+ONCE = (3, 17, 20, 22)
 """Whole seconds long: one mode and one state will do."""
 
 
