@@ -8,6 +8,7 @@ take the connection, control comes back (RETURN), and the next process of that s
 
 import argparse
 import collections
+import contextlib
 import queue
 import sys
 import threading
@@ -106,7 +107,7 @@ def service(name: str) -> None:
         if (channel := knock(NAME)) is None:
             time.sleep(0.1)
             continue
-        with channel:
+        with channel, contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may be about to end
             channel.send(name.encode())
             while info := hear(channel):
                 try:
@@ -114,7 +115,8 @@ def service(name: str) -> None:
                 except OSError as error:
                     print(f"too late: {error}", flush=True)
                     break
-                channel.send(TAKEN)
+                with contextlib.suppress(OSError):  # the client is ours, whoever hears of it
+                    channel.send(TAKEN)
                 threading.Thread(target=serve, args=(client,), daemon=True).start()
 
 
